@@ -1,0 +1,99 @@
+"""Building blocks that the candidate operations and the macro skeletons share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ConvBN", "FactorizedReduce", "ReLUConvBN", "ResidualBlock", "batch_norm"]
+
+
+def batch_norm(channels: int, affine: bool = True, track_stats: bool = True) -> nn.BatchNorm2d:
+    """Batch normalisation; without `track_stats` it uses the statistics of the batch in evaluation too."""
+    return nn.BatchNorm2d(channels, affine=affine, track_running_stats=track_stats)
+
+
+class ConvBN(nn.Sequential):
+    """Convolution (no bias) and batch normalisation: ``(N, in, H, W) -> (N, out, H/stride, W/stride)``."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(out_channels)
+        )
+
+
+class ReLUConvBN(nn.Sequential):
+    """ReLU, convolution (no bias), batch normalisation: ``(N, in, H, W) -> (N, out, H/stride, W/stride)``."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        affine: bool = True,
+        track_stats: bool = True,
+    ) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+            batch_norm(out_channels, affine, track_stats),
+        )
+
+
+class FactorizedReduce(nn.Module):
+    """Halve the resolution by two shifted 1x1 convolutions of stride 2: ``(N, in, H, W) -> (N, out, H/2, W/2)``.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; even, half from each convolution.
+        affine: Whether the batch normalisation has a scale and a shift.
+        track_stats: Whether it keeps running statistics.
+
+    Raises:
+        ValueError: If `out_channels` is odd, or (in `forward`) if the height or the width is odd.
+
+    Example:
+        >>> FactorizedReduce(4, 6)(torch.zeros(2, 4, 8, 8)).shape
+        torch.Size([2, 6, 4, 4])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, affine: bool = True, track_stats: bool = True) -> None:
+        super().__init__()
+        if out_channels % 2:
+            raise ValueError(f"a factorized reduction needs an even number of channels, got {out_channels}")
+        self.relu = nn.ReLU()
+        self.conv_1 = nn.Conv2d(in_channels, out_channels // 2, 1, stride=2, bias=False)
+        self.conv_2 = nn.Conv2d(in_channels, out_channels // 2, 1, stride=2, bias=False)
+        self.bn = batch_norm(out_channels, affine, track_stats)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reduce ``(N, in, H, W)`` to ``(N, out, H/2, W/2)``."""
+        if x.shape[-1] % 2 or x.shape[-2] % 2:
+            raise ValueError(f"a factorized reduction needs an even height and width, got {tuple(x.shape[-2:])}")
+        x = self.relu(x)
+        halves: Tensor = self.bn(torch.cat([self.conv_1(x), self.conv_2(x[:, :, 1:, 1:])], dim=1))
+        return halves
+
+
+class ResidualBlock(nn.Module):
+    """The fixed block of stride 2 between the stages of NAS-Bench-201 (Dong and Yang, ICLR 2020).
+
+    Two ReLU-conv3x3-BN, added to a shortcut of 2x2 average pooling and a 1x1 convolution:
+    ``(N, in, H, W) -> (N, out, H/2, W/2)``.
+
+    Example:
+        >>> ResidualBlock(4, 8)(torch.zeros(2, 4, 8, 8)).shape
+        torch.Size([2, 8, 4, 4])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, track_stats: bool = True) -> None:
+        super().__init__()
+        self.conv_a = ReLUConvBN(in_channels, out_channels, 3, stride=2, track_stats=track_stats)
+        self.conv_b = ReLUConvBN(out_channels, out_channels, 3, track_stats=track_stats)
+        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(in_channels, out_channels, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reduce ``(N, in, H, W)`` to ``(N, out, H/2, W/2)``."""
+        residual: Tensor = self.conv_b(self.conv_a(x))
+        return residual + self.shortcut(x)

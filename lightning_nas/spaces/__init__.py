@@ -1,0 +1,100 @@
+"""Search spaces: `get_space` finds one by name, `load_genotype` reads a genotype of any of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from lightning_nas.arch import Genotype
+from lightning_nas.spaces.base import CellGraph, CellSpace, CellTopology, Space
+from lightning_nas.spaces.darts import DARTS_OPS, DARTSSpace
+from lightning_nas.spaces.genotypes import GENOTYPES
+from lightning_nas.spaces.nasbench201 import NB201_OPS, NASBench201Space
+from lightning_nas.spaces.skeleton import CellNetwork, CellPlace, NetworkSize
+
+__all__ = [
+    "DARTS_OPS",
+    "GENOTYPES",
+    "NB201_OPS",
+    "SPACES",
+    "CellGraph",
+    "CellNetwork",
+    "CellPlace",
+    "CellSpace",
+    "CellTopology",
+    "DARTSSpace",
+    "NASBench201Space",
+    "NetworkSize",
+    "Space",
+    "get_space",
+    "load_genotype",
+]
+
+SPACES: dict[str, Callable[[], Space]] = {
+    "darts": DARTSSpace,
+    "darts_no_none": lambda: DARTSSpace("darts_no_none", DARTS_OPS[1:]),
+    "nasbench201": NASBench201Space,
+}
+"""Name -> function that makes the space. A project adds its own with ``SPACES["mine"] = MySpace``."""
+
+
+def get_space(space: str | Space) -> Space:
+    """The space of a name; a space is returned as it is.
+
+    Raises:
+        ValueError: If no space has this name.
+
+    Example:
+        >>> get_space("nasbench201").relaxed
+        ('cell',)
+    """
+    if isinstance(space, Space):
+        return space
+    if space not in SPACES:
+        raise ValueError(f"unknown space {space!r}; known are {', '.join(SPACES)}; or pass a Space object")
+    return SPACES[space]()
+
+
+def load_genotype(source: str | Path) -> tuple[Space, Genotype]:
+    """Read a genotype: a published name, the field's own text, JSON, or the path of a file that holds one.
+
+    Args:
+        source: For example ``"darts_v2"``, ``"|nor_conv_3x3~0|+..."``, ``"Genotype(...)"`` or ``"runs/x/genotype.json"``.
+
+    Returns:
+        The space and the genotype.
+
+    Raises:
+        ValueError: If it is none of these.
+
+    Example:
+        >>> space, genotype = load_genotype("darts_v2")
+        >>> space.name
+        'darts'
+    """
+    text = str(source).strip()
+    if text in GENOTYPES:
+        text = GENOTYPES[text]
+    elif not text.startswith(("|", "Genotype", "{")):
+        path = Path(text)
+        if not path.is_file():
+            raise ValueError(
+                f"{text[:80]!r} is no published genotype ({', '.join(GENOTYPES)}), no genotype text and no file"
+            )
+        text = path.read_text(encoding="utf-8").strip()
+    space = _space_of(text)
+    return space, space.parse(text)
+
+
+def _space_of(text: str) -> Space:
+    if text.startswith("|"):
+        return get_space("nasbench201")
+    if text.startswith("Genotype"):
+        return get_space("darts")
+    try:
+        return get_space(str(json.loads(text)["space"]))
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(
+            f"not a genotype: {text[:60]!r}; expected '|op~0|+...', 'Genotype(normal=...)' or JSON with 'space' and 'picks'"
+        ) from None

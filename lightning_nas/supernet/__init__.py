@@ -1,0 +1,6 @@
+"""Supernets: every candidate of a space in one network with shared weights."""
+
+from lightning_nas.supernet.cells import MixedCell
+from lightning_nas.supernet.networks import build_supernet
+
+__all__ = ["MixedCell", "build_supernet"]

@@ -1,0 +1,155 @@
+"""What a search and the training of a derived network share: the weight recipe, exact resume, a stop at NaN."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+__all__ = ["NonFiniteLossError", "ReproducibleModule", "SGDCosine", "planned_epochs", "rng_state", "set_rng_state"]
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class SGDCosine:
+    """Stochastic gradient descent with momentum and a cosine schedule per epoch, as the published recipes have it.
+
+    Args:
+        lr: Initial learning rate.
+        lr_min: Learning rate at the end.
+        momentum: Momentum.
+        nesterov: Whether the momentum is Nesterov's.
+        weight_decay: L2 penalty.
+        clip: Norm to which the gradient of all weights together is clipped; ``None`` for no clipping.
+
+    Raises:
+        ValueError: If a rate is negative, or `lr` or `clip` is not positive.
+
+    Example:
+        >>> SGDCosine(lr=0.1).optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"]
+        0.1
+    """
+
+    lr: float = 0.025
+    lr_min: float = 0.0
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 3e-4
+    clip: float | None = 5.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.lr_min < 0 or self.momentum < 0 or self.weight_decay < 0:
+            raise ValueError(f"{self}: lr must be positive; lr_min, momentum and weight_decay must not be negative")
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"clip={self.clip} must be positive; give None for no clipping")
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> SGD:
+        """The optimiser of these parameters."""
+        return SGD(
+            parameters, self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
+        )
+
+    def scheduler(self, optimizer: SGD, epochs: int | None) -> CosineAnnealingLR | None:
+        """The schedule over so many epochs; ``None`` (constant rate) where their number is unknown."""
+        return None if epochs is None else CosineAnnealingLR(optimizer, max(epochs, 1), self.lr_min)
+
+
+def planned_epochs(trainer: L.Trainer) -> int | None:
+    """How many epochs a fit will take by `max_epochs` and `max_steps`; ``None``, with a warning, if neither says."""
+    steps = trainer.estimated_stepping_batches
+    if steps == float("inf") or trainer.num_training_batches == float("inf"):
+        rank_zero_warn("neither max_epochs nor max_steps is set: the learning rate stays constant")
+        return None
+    return -(-int(steps) // max(int(trainer.num_training_batches), 1))
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of the global generators of torch, NumPy and Python as plain types and tensors."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    version, internal, gauss = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "python": [version, list(internal), gauss],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Set the global generators to what `rng_state` returned."""
+    torch.set_rng_state(state["torch"].cpu())
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+class ReproducibleModule(L.LightningModule):
+    """A LightningModule whose fit resumes exactly and stops at the first loss that is not finite.
+
+    Its checkpoints hold the state of the global random generators, which is set again before the first batch after a
+    resume (of rank 0: with several processes, drop-path draws differ after a resume).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._resumed_rng: dict[str, Any] | None = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the state of the random generators."""
+        checkpoint["rng_state"] = rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the state of the random generators, to be set before the first batch."""
+        self._resumed_rng = checkpoint.get("rng_state")
+
+    def on_train_epoch_start(self) -> None:
+        """Set the random generators after a resume."""
+        if self._resumed_rng is not None:
+            set_rng_state(self._resumed_rng)
+            self._resumed_rng = None
+
+    def require_classes(self, num_classes: int) -> None:
+        """Compare the network's classes with those of the data module, if it says them.
+
+        Raises:
+            MisconfigurationException: If they differ.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        there = getattr(data, "num_classes", None)
+        if there is not None and there != num_classes:
+            raise MisconfigurationException(
+                f"the data has {there} classes, the network {num_classes} outputs; pass num_classes={there}"
+            )
+
+    def check_finite(self, loss: Tensor, name: str, lr: float) -> None:
+        """Stop before a step that would spoil the weights.
+
+        Raises:
+            NonFiniteLossError: If the loss is NaN or infinite.
+        """
+        if bool(torch.isfinite(loss).all()):
+            return
+        callback = self.trainer.checkpoint_callback
+        last = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+        raise NonFiniteLossError(
+            f"{name} is {float(loss)} at step {self.global_step} with learning rate {lr:.3g}; last good checkpoint:"
+            f" {last or 'none yet'}; resume from it with a smaller learning rate or a smaller clip norm"
+        )
