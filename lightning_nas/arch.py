@@ -231,13 +231,13 @@ class Support(nn.Module):
         return Genotype(space, {d.name: self.open(g)[r] for g, r, d in self.rows()})
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args, **kwargs)
         self._open.clear()
 
 
 @dataclass
 class Bilevel:
-    r"""A bilevel problem at one step: :math:`\min_\theta L_{val}(w^*(\theta), \theta)`, :math:`w^* = \arg\min L_{train}`.
+    r"""A bilevel problem at one step: minimise :math:`L_{val}(w^*(\theta), \theta)`, `w*` minimising the lower loss.
 
     Args:
         train_loss: Weights (``None`` for the live ones) -> scalar lower-level loss on the training batch.
@@ -251,7 +251,7 @@ class Bilevel:
 
     Example:
         >>> w, theta = torch.tensor([3.0], requires_grad=True), torch.tensor([2.0], requires_grad=True)
-        >>> problem = Bilevel(lambda w_=None: (w - theta).square().sum(), lambda w_=None: (w * theta).sum(), [w], [theta])
+        >>> problem = Bilevel(lambda _: (w - theta).square().sum(), lambda _: (w * theta).sum(), [w], [theta])
         >>> torch.autograd.grad(problem.val_loss(None), problem.theta)[0].item()
         3.0
     """

@@ -10,13 +10,21 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-__all__ = ["NonFiniteLossError", "ReproducibleModule", "SGDCosine", "planned_epochs", "rng_state", "set_rng_state"]
+__all__ = [
+    "AdamTheta",
+    "NonFiniteLossError",
+    "ReproducibleModule",
+    "SGDCosine",
+    "planned_epochs",
+    "rng_state",
+    "set_rng_state",
+]
 
 
 class NonFiniteLossError(RuntimeError):
@@ -58,31 +66,63 @@ class SGDCosine:
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> SGD:
         """The optimiser of these parameters."""
-        return SGD(
-            parameters, self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
-        )
+        return SGD(parameters, self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay)
 
     def scheduler(self, optimizer: SGD, epochs: int | None) -> CosineAnnealingLR | None:
         """The schedule over so many epochs; ``None`` (constant rate) where their number is unknown."""
         return None if epochs is None else CosineAnnealingLR(optimizer, max(epochs, 1), self.lr_min)
 
 
+@dataclass(frozen=True)
+class AdamTheta:
+    """Adam for the architecture parameters, with the published defaults of DARTS.
+
+    Args:
+        lr: Learning rate, constant.
+        betas: Decay of the moments.
+        weight_decay: L2 penalty.
+        clip: Norm to which the architecture gradient is clipped; ``None`` for no clipping.
+    """
+
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    weight_decay: float = 1e-3
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.weight_decay < 0 or (self.clip is not None and self.clip <= 0):
+            raise ValueError(f"{self}: lr and clip must be positive, weight_decay must not be negative")
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> Adam:
+        """The optimiser of these parameters."""
+        return Adam(parameters, self.lr, self.betas, weight_decay=self.weight_decay)
+
+
 def planned_epochs(trainer: L.Trainer) -> int | None:
     """How many epochs a fit will take by `max_epochs` and `max_steps`; ``None``, with a warning, if neither says."""
+    if trainer.max_steps == -1 and trainer.max_epochs not in (None, -1):
+        return trainer.max_epochs  # counting batches before a fit loads the data too early to restore a place in them
     steps = trainer.estimated_stepping_batches
     if steps == float("inf") or trainer.num_training_batches == float("inf"):
         rank_zero_warn("neither max_epochs nor max_steps is set: the learning rate stays constant")
         return None
-    return -(-int(steps) // max(int(trainer.num_training_batches), 1))
+    steps_an_epoch = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+    return -(-int(steps) // max(steps_an_epoch, 1))
 
 
 def rng_state() -> dict[str, Any]:
     """The state of the global generators of torch, NumPy and Python as plain types and tensors."""
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    name, keys, position, has_gauss, cached = np.random.get_state()
     version, internal, gauss = random.getstate()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
         "python": [version, list(internal), gauss],
     }
     if torch.cuda.is_available():
@@ -122,6 +162,13 @@ class ReproducibleModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Set the random generators after a resume."""
+        self._restore_rng()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """The same within an epoch: a fit resumed there, or at an epoch's last batch, skips the hook of its start."""
+        self._restore_rng()
+
+    def _restore_rng(self) -> None:
         if self._resumed_rng is not None:
             set_rng_state(self._resumed_rng)
             self._resumed_rng = None
@@ -139,6 +186,19 @@ class ReproducibleModule(L.LightningModule):
                 f"the data has {there} classes, the network {num_classes} outputs; pass num_classes={there}"
             )
 
+    def require_image_size(self, reductions: int) -> None:
+        """Compare the resolution of the data module, if it says it, with what the network can halve.
+
+        Raises:
+            MisconfigurationException: If the network cannot halve it often enough.
+        """
+        size = getattr(getattr(self.trainer, "datamodule", None), "image_size", None)
+        if size is not None and int(size) % 2**reductions:
+            raise MisconfigurationException(
+                f"the data has pictures of {size}x{size}, which the network halves {reductions} times; resize or pad"
+                f" them to a multiple of {2**reductions}"
+            )
+
     def check_finite(self, loss: Tensor, name: str, lr: float) -> None:
         """Stop before a step that would spoil the weights.
 
@@ -150,6 +210,6 @@ class ReproducibleModule(L.LightningModule):
         callback = self.trainer.checkpoint_callback
         last = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
         raise NonFiniteLossError(
-            f"{name} is {float(loss)} at step {self.global_step} with learning rate {lr:.3g}; last good checkpoint:"
-            f" {last or 'none yet'}; resume from it with a smaller learning rate or a smaller clip norm"
+            f"{name} is {float(loss.detach())} at step {self.global_step} with learning rate {lr:.3g}; last good"
+            f" checkpoint: {last or 'none yet'}; resume from it with a smaller learning rate or a smaller clip norm"
         )

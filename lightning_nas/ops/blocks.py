@@ -95,5 +95,5 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Reduce ``(N, in, H, W)`` to ``(N, out, H/2, W/2)``."""
-        residual: Tensor = self.conv_b(self.conv_a(x))
-        return residual + self.shortcut(x)
+        out: Tensor = self.conv_b(self.conv_a(x)) + self.shortcut(x)
+        return out

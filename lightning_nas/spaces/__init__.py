@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lightning_nas.arch import Genotype
-from lightning_nas.spaces.base import CellGraph, CellSpace, CellTopology, Space
+from lightning_nas.spaces.base import CellGraph, CellTopology, Space
+from lightning_nas.spaces.cell_space import CellSpace
 from lightning_nas.spaces.darts import DARTS_OPS, DARTSSpace
 from lightning_nas.spaces.genotypes import GENOTYPES
 from lightning_nas.spaces.nasbench201 import NB201_OPS, NASBench201Space
@@ -60,7 +61,7 @@ def load_genotype(source: str | Path) -> tuple[Space, Genotype]:
     """Read a genotype: a published name, the field's own text, JSON, or the path of a file that holds one.
 
     Args:
-        source: For example ``"darts_v2"``, ``"|nor_conv_3x3~0|+..."``, ``"Genotype(...)"`` or ``"runs/x/genotype.json"``.
+        source: For example ``"darts_v2"``, ``"|nor_conv_3x3~0|+..."``, ``"Genotype(...)"``, ``"genotype.json"``.
 
     Returns:
         The space and the genotype.
@@ -78,13 +79,20 @@ def load_genotype(source: str | Path) -> tuple[Space, Genotype]:
         text = GENOTYPES[text]
     elif not text.startswith(("|", "Genotype", "{")):
         path = Path(text)
-        if not path.is_file():
+        if not _is_file(path):
             raise ValueError(
                 f"{text[:80]!r} is no published genotype ({', '.join(GENOTYPES)}), no genotype text and no file"
             )
         text = path.read_text(encoding="utf-8").strip()
     space = _space_of(text)
     return space, space.parse(text)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a name, or not one at all
+        return False
 
 
 def _space_of(text: str) -> Space:
@@ -94,7 +102,7 @@ def _space_of(text: str) -> Space:
         return get_space("darts")
     try:
         return get_space(str(json.loads(text)["space"]))
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError):
         raise ValueError(
-            f"not a genotype: {text[:60]!r}; expected '|op~0|+...', 'Genotype(normal=...)' or JSON with 'space' and 'picks'"
+            f"not a genotype: {text[:60]!r}; expected '|op~0|+...', 'Genotype(normal=...)' or JSON with space and picks"
         ) from None

@@ -11,7 +11,8 @@ from torch import nn
 
 from lightning_nas.arch import Genotype
 from lightning_nas.ops import FactorizedReduce, ReLUConvBN
-from lightning_nas.spaces.base import CellSpace, CellTopology
+from lightning_nas.spaces.base import CellTopology
+from lightning_nas.spaces.cell_space import CellSpace
 from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, CellPlace, ImageNetStem, NetworkSize, SimpleStem
 
 __all__ = ["DARTS_OPS", "DARTSSpace"]
@@ -128,16 +129,22 @@ class DARTSSpace(CellSpace):
         rows = {}
         for kind in self.kinds:
             if kind not in fields:
-                raise ValueError(f"the genotype lacks {kind!r}; expected Genotype(normal=[...], ..., reduce=[...], ...)")
+                raise ValueError(
+                    f"the genotype lacks {kind!r}; expected Genotype(normal=[...], ..., reduce=[...], ...)"
+                )
             rows[kind] = self._read_cell(kind, fields[kind])
             concat = fields.get(f"{kind}_concat", list(range(2, 2 + self.topology.nodes)))
             if concat != list(range(2, 2 + self.topology.nodes)):
-                raise ValueError(f"{kind}_concat={concat}: only the concatenation of all intermediate nodes is supported")
+                raise ValueError(
+                    f"{kind}_concat={concat}: only the concatenation of all intermediate nodes is supported"
+                )
         return self.from_rows(rows)
 
     def _read_cell(self, kind: str, pairs: object) -> dict[int, int]:
         if not isinstance(pairs, list) or len(pairs) != 2 * self.topology.nodes:
-            raise ValueError(f"{kind} must be a list of {2 * self.topology.nodes} (operation, input) pairs, not {pairs!r}")
+            raise ValueError(
+                f"{kind} must be a list of {2 * self.topology.nodes} pairs (operation, input), not {str(pairs)[:80]}"
+            )
         kept: dict[int, int] = {}
         for index, pair in enumerate(pairs):
             target = 2 + index // 2
@@ -145,7 +152,8 @@ class DARTSSpace(CellSpace):
                 raise ValueError(f"{kind}: {pair!r} is not an (operation, input) pair")
             op, source = pair
             if not 0 <= source < target:
-                raise ValueError(f"{kind}: node {target} cannot take node {source}; allowed are 0 to {target - 1}")
+                given = str(source)[:20]
+                raise ValueError(f"{kind}: node {target} cannot take node {given}; allowed are 0 to {target - 1}")
             row = self.topology.rows_into(target)[source]
             choices = self.decisions[kind][row].choices
             if op not in choices:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lightning_nas.arch import Genotype, Sample
 from lightning_nas.ops import ResidualBlock
 from lightning_nas.ops.blocks import batch_norm
-from lightning_nas.spaces.base import CellSpace, CellTopology
+from lightning_nas.spaces.base import CellTopology
+from lightning_nas.spaces.cell_space import CellSpace
 from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, CellPlace, ImageNetStem, NetworkSize, SimpleStem
 
 __all__ = ["NB201_OPS", "FixedBlock", "NASBench201Space"]
@@ -114,7 +115,7 @@ class NASBench201Space(CellSpace):
                 raise ValueError(f"node {node} of the cell reads {part[:60]!r}; expected {example}")
             for row, op in zip(self.topology.rows_into(node), match.groups()[::2], strict=True):
                 if op not in self.ops:
-                    raise ValueError(f"unknown operation {op!r} into node {node}; allowed are {self.ops}")
+                    raise ValueError(f"unknown operation {op[:60]!r} into node {node}; allowed are {self.ops}")
                 kept[row] = self.ops.index(op)
         return self.from_rows({"cell": kept})
 

@@ -1,4 +1,4 @@
-"""The macro skeleton of a cell space: stem, cells, classifier. Supernets and derived networks differ only in the cells."""
+"""The macro skeleton of a cell space: stem, cells, classifier; supernet and derived network differ in the cells."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class NetworkSize:
 
     def __post_init__(self) -> None:
         if self.channels < 2 or self.channels % 2:
-            raise ValueError(f"channels={self.channels}: reductions split channels in halves; give an even number from 2")
+            raise ValueError(f"channels={self.channels}: reductions halve them; give an even number of at least 2")
         if self.cells < 1 or self.in_channels < 1 or self.num_classes < 0:
             raise ValueError(
                 f"cells={self.cells}, in_channels={self.in_channels}, num_classes={self.num_classes}:"
@@ -92,7 +92,7 @@ class SimpleStem(nn.Module):
 
 
 class ImageNetStem(nn.Module):
-    """Two 3x3 convolutions of stride 2; with two outputs a third of stride 2 follows, and the second output is its own."""
+    """Two 3x3 convolutions of stride 2; with two outputs a third follows and gives the second."""
 
     def __init__(self, in_channels: int, channels: int, outputs: int) -> None:
         super().__init__()

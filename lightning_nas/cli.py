@@ -1,0 +1,196 @@
+"""The command `lightning-nas`: search, train, show, list, quickstart."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from jsonargparse import auto_cli
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import lightning_nas
+from lightning_nas.derived import DerivedNetwork, DerivedTraining
+from lightning_nas.flops import count_macs, count_parameters
+from lightning_nas.methods import DifferentiableSearch
+from lightning_nas.quickstart import quickstart
+from lightning_nas.reports import (
+    draw_text,
+    list_artifacts,
+    require_writable,
+    save_drawing,
+    write_genotype,
+    write_summary,
+)
+from lightning_nas.spaces import GENOTYPES, SPACES, load_genotype
+from lightning_nas.training import NonFiniteLossError
+
+__all__ = ["main"]
+
+
+def _of_data(name: str, default: int) -> Any:
+    """A function that reads an attribute of the data module, so that the network is built to fit it."""
+
+    def read(data: L.LightningDataModule) -> int:
+        value = getattr(data, name, default)
+        return default if value is None else int(value)
+
+    return read
+
+
+class _RunCLI(LightningCLI):
+    """LightningCLI with a network that fits the data, a checked run folder and a list of artefacts at the end."""
+
+    def __init__(self, model_class: type[L.LightningModule], args: list[str], subclass_mode_model: bool) -> None:
+        self.prefix = "model.init_args" if subclass_mode_model else "model"
+        super().__init__(
+            model_class,
+            L.LightningDataModule,
+            subclass_mode_model=subclass_mode_model,
+            subclass_mode_data=True,
+            run=False,
+            args=args,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+        )
+        self.ckpt_path = self.config.get("ckpt_path")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Resume option; classes and channels come from the data module."""
+        parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to resume from.")
+        for name, default in (("num_classes", 10), ("in_channels", 3)):
+            target = f"{self.prefix}.{name}"
+            parser.link_arguments("data", target, compute_fn=_of_data(name, default), apply_on="instantiate")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves its artefacts."""
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the summary and print every artefact of the run."""
+        write_summary(self.folder, summary)
+        print(f"\nartefacts in {self.folder}:\n{list_artifacts(self.folder)}")
+
+
+class SearchCLI(_RunCLI):
+    """`lightning-nas search`."""
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(DifferentiableSearch, args, subclass_mode_model=True)
+
+
+class TrainCLI(_RunCLI):
+    """`lightning-nas train`."""
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(DerivedTraining, args, subclass_mode_model=False)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The genotype as a short option."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--genotype", type=str, help="Published name, text, or file of a genotype.")
+        parser.link_arguments("genotype", "model.genotype")
+
+
+def run_search(args: list[str]) -> None:
+    """Fit a search and write the genotype that it found."""
+    cli = SearchCLI(args)
+    require_writable(Path(cli.trainer.default_root_dir))
+    start = time.perf_counter()
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
+    search, seconds = cli.model, time.perf_counter() - start
+    genotype = search.genotype()
+    print(f"\n{draw_text(search.space, genotype)}\n{search.space.format(genotype)}\nsearch time {seconds:.0f} s")
+    if cli.trainer.fast_dev_run or not cli.trainer.is_global_zero:
+        return
+    paths = write_genotype(search.space, genotype, cli.folder)
+    metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+    text = search.space.format(genotype)
+    cli.finish({"space": search.space.name, "genotype": text, "search_seconds": seconds, "metrics": metrics})
+    print(f"\ntrain it: lightning-nas train --config recipes/derived/... --genotype {paths[0]}")
+
+
+def run_train(args: list[str]) -> None:
+    """Train a derived network and test its last weights once."""
+    cli = TrainCLI(args)
+    require_writable(Path(cli.trainer.default_root_dir))
+    start = time.perf_counter()
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
+    seconds = time.perf_counter() - start
+    metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+    tests = cli.trainer.test(cli.model, cli.datamodule)
+    if cli.trainer.fast_dev_run or not cli.trainer.is_global_zero:
+        return
+    cli.finish(cli.model.summary() | {"train_seconds": seconds, "metrics": metrics | dict(tests[0] if tests else {})})
+
+
+def show(
+    genotype: str, out: str | None = None, image_size: int = 32, channels: int | None = None, cells: int | None = None
+) -> None:
+    """Draw a genotype and print the size of its network.
+
+    Args:
+        genotype: Published name, text, or file of a genotype.
+        out: Where to write the drawing, without ending; None for the genotype's name in the present folder.
+        image_size: Height and width of the pictures for which operations are counted.
+        channels: Channels of the network; None for the published number.
+        cells: Cells of the network; None for the published number.
+    """
+    space, found = load_genotype(genotype)
+    with torch.device("meta"):
+        network = DerivedNetwork(found, space=space, channels=channels, cells=cells)
+    name = genotype if genotype in GENOTYPES else Path(genotype).stem if Path(genotype).is_file() else "cell"
+    stem = Path(out or name)
+    require_writable(stem.parent)
+    print(draw_text(space, found))
+    print(space.format(found))
+    print(f"parameters {count_parameters(network):,}   MACs {count_macs(network, (3, image_size, image_size)):,}")
+    for path in save_drawing(space, found, stem):
+        print(path)
+
+
+def list_parts() -> None:
+    """Print methods, spaces, published genotypes and the recipes below the present folder."""
+    methods = [name for name in lightning_nas.methods.__all__ if name not in ("AdamTheta", "SGDCosine")]
+    recipes = sorted(str(path) for path in Path("recipes").rglob("*.yaml"))
+    for title, names in (
+        ("methods", methods),
+        ("spaces", list(SPACES)),
+        ("genotypes", list(GENOTYPES)),
+        ("recipes", recipes or ["(none below the present folder; see recipes/ in the source)"]),
+    ):
+        print(f"{title}:")
+        for name in names:
+            print(f"  {name}")
+
+
+def search() -> None:
+    """Search an architecture: `lightning-nas search --config recipes/search/digits.yaml`; `search --help` for more."""
+
+
+def train() -> None:
+    """Train a genotype: `lightning-nas train --config recipes/derived/digits.yaml --genotype FILE`."""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line.
+
+    A mistake of the user ends in one line and exit code 1; set ``LIGHTNING_NAS_TRACEBACK=1`` for the whole trace.
+    """
+    args = sys.argv[1:] if argv is None else argv
+    commands = {"search": run_search, "train": run_train}
+    try:
+        if args and args[0] in commands:
+            commands[args[0]](args[1:])
+        else:
+            parts = {"quickstart": quickstart, "search": search, "train": train, "show": show, "list": list_parts}
+            auto_cli(parts, args=args, prog="lightning-nas", as_positional=True)
+    except (ValueError, TypeError, OSError, MisconfigurationException, NonFiniteLossError) as error:
+        if os.environ.get("LIGHTNING_NAS_TRACEBACK"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,272 @@
+"""The one LightningModule of all differentiable methods."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim import Optimizer
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_nas import strategy
+from lightning_nas.arch import Bilevel, Genotype, Sample
+from lightning_nas.hypergradients import FirstOrder, Hypergradient
+from lightning_nas.methods.base import SearchModule
+from lightning_nas.metrics import entropy
+from lightning_nas.penalties import Regularizer
+from lightning_nas.perturbations import Perturbation
+from lightning_nas.relaxations import Relaxation, Softmax
+from lightning_nas.selection import Magnitude, Selection
+from lightning_nas.spaces import Space
+from lightning_nas.supernet import build_supernet
+from lightning_nas.training import AdamTheta, SGDCosine, planned_epochs
+
+__all__ = ["DifferentiableSearch"]
+
+Batch = tuple[Tensor, Tensor]
+
+
+class DifferentiableSearch(SearchModule):
+    """Alternate steps of supernet weights `w` and architecture parameters `theta`; a method is a choice of parts.
+
+    Training batches are pairs ``{"w": (x, y), "theta": (x, y)}`` (see `BilevelDataModule`); validation batches are
+    ``(x, y)``, seen by neither. Logs ``train/loss``, ``arch/loss``, ``arch/entropy/<group>``, ``arch/skips``,
+    ``support/open``, ``val/loss`` and ``val/acc``; prints the genotype after each epoch; `genotype` reads it off.
+
+    Args:
+        space: Name of a search space, or a space.
+        relaxation: Function from decisions, groups and ``seed=`` to a relaxation.
+        hypergradient: How the architecture gradient is computed; ``None`` for weights only.
+        regularizers: Terms added to the upper loss.
+        perturbation: What happens to the sample of a weight step.
+        selection: How a genotype is read off.
+        supernet: Your own supernet with ``forward(x, sample)``; ``None`` for that of the space.
+        channels: Channels of the supernet's first stage.
+        cells: Its number of cells (DARTS) or of cells a stage (NAS-Bench-201); ``None`` for the published number.
+        num_classes: Number of classes.
+        in_channels: Channels of the pictures.
+        w: Optimiser, schedule and clipping of the weights.
+        theta: Optimiser and clipping of the architecture parameters.
+        order: Which step comes first in each batch.
+        relax_inputs: Whether the inputs of nodes carry architecture parameters too.
+        loss: Function from logits and labels to a scalar.
+        seed: Seed of the architecture parameters and of all draws.
+
+    Raises:
+        ValueError: If a name, a size or a rate is not allowed.
+
+    Example:
+        >>> search = DifferentiableSearch("darts", channels=4, cells=2)
+        >>> sorted(search.relaxation.theta)
+        ['normal', 'reduce']
+    """
+
+    def __init__(
+        self,
+        space: str | Space = "darts",
+        relaxation: Callable[..., Relaxation] = Softmax,
+        hypergradient: Hypergradient | None = FirstOrder(),
+        regularizers: Sequence[Regularizer] = (),
+        perturbation: Perturbation | None = None,
+        selection: Selection = Magnitude(),
+        supernet: nn.Module | None = None,
+        channels: int = 16,
+        cells: int | None = None,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        w: SGDCosine = SGDCosine(lr_min=0.001),
+        theta: AdamTheta = AdamTheta(),
+        order: Literal["theta_first", "w_first"] = "theta_first",
+        relax_inputs: bool = False,
+        loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(space)
+        if order not in ("theta_first", "w_first"):
+            raise ValueError(f"unknown order {order!r}; allowed are 'theta_first' and 'w_first'")
+        groups = tuple(self.space.decisions) if relax_inputs else self.space.relaxed
+        self.relaxation = relaxation(self.space.decisions, groups, seed=seed)
+        if supernet is None:
+            supernet = build_supernet(self.space, channels, cells, num_classes, in_channels)
+        self.supernet = supernet
+        self.hypergradient, self.regularizers, self.perturbation = hypergradient, tuple(regularizers), perturbation
+        self.selection, self.loss, self.order, self.num_classes = selection, loss, order, num_classes
+        self.w = w if isinstance(w, SGDCosine) else SGDCosine(**w)
+        self.theta = theta if isinstance(theta, AdamTheta) else AdamTheta(**theta)
+        self.theta_frozen = False
+        self.val_acc = MulticlassAccuracy(num_classes, average="micro")
+        strategy.keep_from_ddp(self, "relaxation.")
+        plain = {"space": self.space.name, "channels": channels, "cells": cells, "num_classes": num_classes}
+        plain |= {"in_channels": in_channels, "order": order, "relax_inputs": relax_inputs, "seed": seed}
+        self.save_hyperparameters(plain | {"w": asdict(self.w), "theta": asdict(self.theta)})
+
+    def genotype(self) -> Genotype:
+        """The genotype that the architecture parameters stand for now."""
+        return self.selection.pick(self.space, self.relaxation)
+
+    def forward(self, x: Tensor, sample: Sample | None = None) -> Tensor:
+        """Pictures ``(N, C, H, W)`` -> logits under a sample; by default under the expected weights."""
+        logits: Tensor = self.supernet(x, self.relaxation.mean_sample() if sample is None else sample)
+        return logits
+
+    # --- what a fit is checked for and starts with
+
+    def setup(self, stage: str) -> None:
+        """Compare the data module and the strategy with what the search needs."""
+        self.require_classes(self.num_classes)
+        self.require_image_size(getattr(self.supernet, "reductions", 0))
+        if stage == "fit":
+            name = type(self.relaxation).__name__
+            strategy.require_unused_parameters(self.trainer, self.relaxation.needs_unused_parameters, name)
+
+    def configure_optimizers(self) -> Any:
+        """One optimiser for the weights, with its schedule, and one for the architecture parameters, if any."""
+        optimizer = self.w.optimizer(self.weights())
+        scheduler = self.w.scheduler(optimizer, planned_epochs(self.trainer))
+        optimizers: list[Optimizer] = [optimizer]
+        if self.hypergradient is not None and self.arch_parameters():
+            optimizers.append(self.theta.optimizer(self.arch_parameters()))
+        return optimizers, [] if scheduler is None else [scheduler]
+
+    def on_fit_start(self) -> None:
+        """Give every process the architecture parameters of the first."""
+        strategy.broadcast(self.trainer, self.arch_parameters())
+
+    def weights(self) -> list[nn.Parameter]:
+        """The supernet's weights `w`."""
+        return [p for p in self.supernet.parameters() if p.requires_grad]
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """The architecture parameters `theta`, in no weight optimiser."""
+        return list(self.relaxation.theta.values())
+
+    # --- one step
+
+    def training_step(self, batch: dict[str, Batch], batch_idx: int) -> None:
+        """One step of the architecture parameters and one of the weights, in `order`."""
+        if not (isinstance(batch, dict) and {"w", "theta"} <= set(batch)):
+            raise TypeError(
+                f"a search trains on batches {{'w': (x, y), 'theta': (x, y)}}, not {type(batch).__name__};"
+                " wrap your data module: BilevelDataModule(datamodule)"
+            )
+        if self.order == "theta_first":
+            self._theta_step(batch)
+        self._w_step(batch)
+        if self.order == "w_first":
+            self._theta_step(batch)
+
+    def problem(self, batch: dict[str, Batch]) -> Bilevel:
+        """The bilevel problem of one batch at the current weights, each loss with one draw of the relaxation."""
+        draws: dict[str, Sample] = {}
+
+        def train_loss(w: Sequence[Tensor] | None = None) -> Tensor:
+            sample = draws.setdefault("w", self.relaxation())
+            return self._loss(batch["w"], sample, w)
+
+        def val_loss(w: Sequence[Tensor] | None = None) -> Tensor:
+            sample = draws.setdefault("theta", self.relaxation())
+            loss = self._loss(batch["theta"], sample, w)
+            self._report("arch/loss", loss)
+            return sum((term(self.relaxation, sample) for term in self.regularizers), start=loss)
+
+        optimizer = self._optimizers()[0]
+        group, state = optimizer.param_groups[0], optimizer.state
+        buffers = [state[p].get("momentum_buffer") if p in state else None for p in self.weights()]
+        return Bilevel(
+            train_loss,
+            val_loss,
+            self.weights(),
+            self.arch_parameters(),
+            group["lr"],
+            group["momentum"],
+            group["weight_decay"],
+            buffers,
+        )
+
+    def _loss(self, batch: Batch, sample: Sample, w: Sequence[Tensor] | None = None) -> Tensor:
+        """The loss with the live weights, or with others in their place (then on copies of the buffers)."""
+        x, y = batch
+        if w is None:
+            return self.loss(self.supernet(x, sample), y)
+        names = [name for name, p in self.supernet.named_parameters() if p.requires_grad]
+        state = dict(zip(names, w, strict=True)) | {n: b.clone() for n, b in self.supernet.named_buffers()}
+        return self.loss(functional_call(self.supernet, state, (x, sample)), y)
+
+    def _theta_step(self, batch: dict[str, Batch]) -> None:
+        if self.hypergradient is None or self.theta_frozen or not self.arch_parameters():
+            return
+        grads = strategy.reduce(self.trainer, self.hypergradient(self.problem(batch)))
+        if self.theta.clip is not None:
+            norm = nn.utils.get_total_norm(grads)
+            grads = [grad * (self.theta.clip / norm.clamp(min=self.theta.clip)) for grad in grads]
+        for parameter, grad in zip(self.arch_parameters(), grads, strict=True):
+            parameter.grad = grad
+        optimizer = self._optimizers()[1]
+        optimizer.step()
+        optimizer.zero_grad()
+        self.relaxation.project_()
+
+    def _w_step(self, batch: dict[str, Batch]) -> None:
+        with torch.no_grad():
+            sample = self.relaxation().detach()
+        if self.perturbation is not None:
+            sample = self.perturbation(sample, lambda moved: self._loss(batch["w"], moved)).detach()
+        loss = self._loss(batch["w"], sample)
+        self._report("train/loss", loss)
+        optimizer = self.optimizers()
+        optimizer = optimizer[0] if isinstance(optimizer, list) else optimizer
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradient of the weights (here it is unscaled under fp16)."""
+        if self.w.clip is not None:
+            nn.utils.clip_grad_norm_(self.weights(), self.w.clip)
+
+    def _optimizers(self) -> list[Optimizer]:
+        """The raw optimisers: a step on them moves no counter of the Trainer."""
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        return list(optimizers) if isinstance(optimizers, list) else [optimizers]
+
+    def _report(self, name: str, loss: Tensor) -> None:
+        self.check_finite(loss, name, self._optimizers()[0].param_groups[0]["lr"])
+        self.log(name, loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
+
+    # --- epochs and validation
+
+    def on_train_epoch_start(self) -> None:
+        """Set generators after a resume, and catch up with a schedule saved just before an epoch's end."""
+        super().on_train_epoch_start()
+        scheduler = self.lr_schedulers()
+        while scheduler is not None and scheduler.last_epoch < self.current_epoch:
+            scheduler.step()
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedule and log the state of the architecture."""
+        scheduler = self.lr_schedulers()
+        if scheduler is not None:
+            scheduler.step()
+        names = {d.name: d.choices for rows in self.space.decisions.values() for d in rows}
+        kept = [names[name][k] for name, picks in self.genotype().picks.items() for k in picks]
+        support = self.relaxation.support
+        figures = {f"arch/entropy/{group}": float(entropy(rows)) for group, rows in self.relaxation.mean().items()}
+        figures |= {"arch/skips": float(kept.count("skip_connect"))}
+        self.log_dict(figures | {"support/open": float(sum(len(support.open(g)[r]) for g, r, _ in support.rows()))})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss and accuracy of the supernet under the expected weights, with the statistics of the batch."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same on test data."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Batch, stage: str) -> None:
+        x, y = batch
+        logits = self(x)
+        self.val_acc(logits, y)
+        self.log(f"{stage}/loss", self.loss(logits, y), batch_size=len(y), sync_dist=True)
+        self.log(f"{stage}/acc", self.val_acc, batch_size=len(y), prog_bar=True)
