@@ -66,6 +66,11 @@ class _RunCLI(LightningCLI):
             parser.link_arguments("data", target, compute_fn=_of_data(name, default), apply_on="instantiate")
 
     @property
+    def leaves_files(self) -> bool:
+        """Whether this process writes artefacts: the first one, unless the run is a trial of a few batches."""
+        return self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False)
+
+    @property
     def folder(self) -> Path:
         """Where the run leaves its artefacts."""
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)
@@ -105,7 +110,7 @@ def run_search(args: list[str]) -> None:
     search, seconds = cli.model, time.perf_counter() - start
     genotype = search.genotype()
     print(f"\n{draw_text(search.space, genotype)}\n{search.space.format(genotype)}\nsearch time {seconds:.0f} s")
-    if cli.trainer.fast_dev_run or not cli.trainer.is_global_zero:
+    if not cli.leaves_files:
         return
     paths = write_genotype(search.space, genotype, cli.folder)
     metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
@@ -123,7 +128,7 @@ def run_train(args: list[str]) -> None:
     seconds = time.perf_counter() - start
     metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
     tests = cli.trainer.test(cli.model, cli.datamodule)
-    if cli.trainer.fast_dev_run or not cli.trainer.is_global_zero:
+    if not cli.leaves_files:
         return
     cli.finish(cli.model.summary() | {"train_seconds": seconds, "metrics": metrics | dict(tests[0] if tests else {})})
 
@@ -155,7 +160,7 @@ def show(
 
 def list_parts() -> None:
     """Print methods, spaces, published genotypes and the recipes below the present folder."""
-    methods = [name for name in lightning_nas.methods.__all__ if name not in ("AdamTheta", "SGDCosine")]
+    methods = [name for name in lightning_nas.methods.__all__ if name not in ("AdamTheta", "SGDCosine", "SearchModule")]
     recipes = sorted(str(path) for path in Path("recipes").rglob("*.yaml"))
     for title, names in (
         ("methods", methods),
@@ -187,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
         if args and args[0] in commands:
             commands[args[0]](args[1:])
         else:
-            parts = {"quickstart": quickstart, "search": search, "train": train, "show": show, "list": list_parts}
+            parts: dict[str, Any] = {"quickstart": quickstart, "search": search, "train": train, "show": show, "list": list_parts}
             auto_cli(parts, args=args, prog="lightning-nas", as_positional=True)
     except (ValueError, TypeError, OSError, MisconfigurationException, NonFiniteLossError) as error:
         if os.environ.get("LIGHTNING_NAS_TRACEBACK"):

@@ -54,7 +54,7 @@ def quickstart(
         cells=search_cells,
         in_channels=1,
         w=SGDCosine(lr=0.1, lr_min=0.001),
-        theta=AdamTheta(lr=3e-3),
+        theta=AdamTheta(lr=0.03),
         seed=seed,
     )
     started = time.perf_counter()

@@ -13,7 +13,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torch.optim import SGD, Adam
+from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 __all__ = [
@@ -24,11 +24,15 @@ __all__ = [
     "planned_epochs",
     "rng_state",
     "set_rng_state",
+    "stretch",
 ]
 
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite."""
+
+
+_ENDLESS = 10**18  # epochs of a schedule that stays at its start
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,9 @@ class SGDCosine:
         """The optimiser of these parameters."""
         return SGD(parameters, self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay)
 
-    def scheduler(self, optimizer: SGD, epochs: int | None) -> CosineAnnealingLR | None:
-        """The schedule over so many epochs; ``None`` (constant rate) where their number is unknown."""
-        return None if epochs is None else CosineAnnealingLR(optimizer, max(epochs, 1), self.lr_min)
+    def scheduler(self, optimizer: Optimizer) -> CosineAnnealingLR:
+        """The schedule, whose length `stretch` sets once the fit has started."""
+        return CosineAnnealingLR(optimizer, 1, self.lr_min)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,16 @@ class AdamTheta:
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> Adam:
         """The optimiser of these parameters."""
         return Adam(parameters, self.lr, self.betas, weight_decay=self.weight_decay)
+
+
+def stretch(scheduler: Any, epochs: int | None) -> None:
+    """Set the length of a cosine schedule; ``None`` for a rate that stays as it is.
+
+    Called when the fit starts and not before: counting its epochs may need the data, and data loaded before a
+    checkpoint is restored start from the beginning of an epoch.
+    """
+    if isinstance(scheduler, CosineAnnealingLR):
+        scheduler.T_max = _ENDLESS if epochs is None else max(epochs, 1)
 
 
 def planned_epochs(trainer: L.Trainer) -> int | None:

@@ -8,16 +8,13 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_nas.derived.network import DerivedNetwork
 from lightning_nas.flops import count_macs, count_parameters
-from lightning_nas.training import ReproducibleModule, SGDCosine, planned_epochs
+from lightning_nas.training import ReproducibleModule, SGDCosine, planned_epochs, stretch
 
 __all__ = ["DerivedTraining"]
-
-_ENDLESS = 10**18  # epochs of a schedule that stays at its start
 
 Batch = tuple[Tensor, Tensor]
 
@@ -142,19 +139,12 @@ class DerivedTraining(ReproducibleModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of all weights with its schedule, whose length `on_train_start` sets."""
         optimizer = self.w.optimizer(p for p in self.network.parameters() if p.requires_grad)
-        scheduler = self.w.scheduler(optimizer, 1)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler} if scheduler is not None else optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.w.scheduler(optimizer)}
 
     def on_train_start(self) -> None:
-        """Stretch the schedules over the planned epochs.
-
-        Not before: with `max_steps` their number needs the data, and data loaded before a checkpoint is restored start
-        from the beginning of an epoch.
-        """
+        """Stretch the schedule over the planned epochs."""
         self._epochs = planned_epochs(self.trainer)
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, CosineAnnealingLR):
-            scheduler.T_max = _ENDLESS if self._epochs is None else self._epochs
+        stretch(self.lr_schedulers(), self._epochs)
 
     def configure_gradient_clipping(
         self,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_nas import strategy
@@ -21,7 +22,7 @@ from lightning_nas.relaxations import Relaxation, Softmax
 from lightning_nas.selection import Magnitude, Selection
 from lightning_nas.spaces import Space
 from lightning_nas.supernet import build_supernet
-from lightning_nas.training import AdamTheta, SGDCosine, planned_epochs
+from lightning_nas.training import AdamTheta, SGDCosine, planned_epochs, stretch
 
 __all__ = ["DifferentiableSearch"]
 
@@ -124,11 +125,14 @@ class DifferentiableSearch(SearchModule):
     def configure_optimizers(self) -> Any:
         """One optimiser for the weights, with its schedule, and one for the architecture parameters, if any."""
         optimizer = self.w.optimizer(self.weights())
-        scheduler = self.w.scheduler(optimizer, planned_epochs(self.trainer))
         optimizers: list[Optimizer] = [optimizer]
         if self.hypergradient is not None and self.arch_parameters():
             optimizers.append(self.theta.optimizer(self.arch_parameters()))
-        return optimizers, [] if scheduler is None else [scheduler]
+        return optimizers, [self.w.scheduler(optimizer)]
+
+    def on_train_start(self) -> None:
+        """Stretch the schedule over the planned epochs."""
+        stretch(self.lr_schedulers(), planned_epochs(self.trainer))
 
     def on_fit_start(self) -> None:
         """Give every process the architecture parameters of the first."""
@@ -237,18 +241,22 @@ class DifferentiableSearch(SearchModule):
 
     # --- epochs and validation
 
-    def on_train_epoch_start(self) -> None:
-        """Set generators after a resume, and catch up with a schedule saved just before an epoch's end."""
-        super().on_train_epoch_start()
-        scheduler = self.lr_schedulers()
-        while scheduler is not None and scheduler.last_epoch < self.current_epoch:
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Restore generators after a resume, and catch up with a schedule saved just before an epoch's end."""
+        super().on_train_batch_start(batch, batch_idx)
+        scheduler = self._schedule()
+        while scheduler.last_epoch < self.current_epoch:
             scheduler.step()
+
+    def _schedule(self) -> CosineAnnealingLR:
+        scheduler = self.lr_schedulers()
+        if not isinstance(scheduler, CosineAnnealingLR):
+            raise TypeError(f"a search has one schedule, of the weights, not {scheduler!r}")
+        return scheduler
 
     def on_train_epoch_end(self) -> None:
         """Step the schedule and log the state of the architecture."""
-        scheduler = self.lr_schedulers()
-        if scheduler is not None:
-            scheduler.step()
+        self._schedule().step()
         names = {d.name: d.choices for rows in self.space.decisions.values() for d in rows}
         kept = [names[name][k] for name, picks in self.genotype().picks.items() for k in picks]
         support = self.relaxation.support

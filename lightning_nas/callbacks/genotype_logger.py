@@ -1,0 +1,96 @@
+"""The genotype of each epoch, where people look: in the terminal and in the experiment tracker."""
+
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from lightning_nas.arch import Genotype
+from lightning_nas.reports import draw_figure, draw_text, save_drawing
+from lightning_nas.spaces import Space
+
+__all__ = ["GenotypeLogger"]
+
+
+class _HasGenotype(Protocol):
+    space: Space
+
+    def genotype(self) -> Genotype: ...
+
+
+class GenotypeLogger(Callback):
+    """After each epoch, draw the genotype in the terminal and log its text and picture to every logger that takes them.
+
+    Weights & Biases gets the text as a table, the picture as an image, and the final genotype as an artifact;
+    TensorBoard gets text and picture. Any other logger is left alone.
+
+    Args:
+        terminal: Whether to print.
+        every_n_epochs: Epochs between two reports.
+        pictures: Whether loggers get pictures.
+
+    Raises:
+        ValueError: If `every_n_epochs` is not positive.
+
+    Example:
+        >>> import lightning as L
+        >>> trainer = L.Trainer(callbacks=[GenotypeLogger(every_n_epochs=5)], logger=False, accelerator="cpu")
+    """
+
+    def __init__(self, terminal: bool = True, every_n_epochs: int = 1, pictures: bool = True) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs={every_n_epochs} must be at least 1")
+        self.terminal, self.every_n_epochs, self.pictures = terminal, every_n_epochs, pictures
+        self._texts: list[list[str]] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Report the genotype that the epoch has led to."""
+        if not trainer.is_global_zero or (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        search: _HasGenotype = pl_module  # type: ignore[assignment]
+        genotype = search.genotype()
+        if self.terminal:
+            _print(trainer, f"genotype after epoch {trainer.current_epoch}\n{draw_text(search.space, genotype)}")
+        self._texts.append([str(trainer.current_epoch), search.space.format(genotype)])
+        for logger in trainer.loggers:
+            self._log(logger, search.space, genotype, trainer.global_step)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the final genotype as an artifact of the run."""
+        search: _HasGenotype = pl_module  # type: ignore[assignment]
+        for logger in trainer.loggers if trainer.is_global_zero else ():
+            if isinstance(logger, WandbLogger):
+                _log_artifact(logger, search.space, search.genotype())
+
+    def _log(self, logger: Logger, space: Space, genotype: Genotype, step: int) -> None:
+        if isinstance(logger, WandbLogger):
+            logger.log_text("genotype/text", columns=["epoch", "genotype"], data=list(self._texts))
+            if self.pictures:
+                with tempfile.TemporaryDirectory() as folder:
+                    picture = save_drawing(space, genotype, Path(folder) / "cell")[1]
+                    logger.log_image("genotype/cell", [str(picture)])
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text("genotype", f"`{space.format(genotype)}`", step)
+            if self.pictures:
+                logger.experiment.add_figure("genotype/cell", draw_figure(space, genotype), step)
+
+
+def _print(trainer: L.Trainer, text: str) -> None:
+    """Print above the progress bar, if there is one."""
+    bar = trainer.progress_bar_callback
+    if isinstance(bar, (TQDMProgressBar, RichProgressBar)) and bar.is_enabled:
+        bar.print(text)
+    else:
+        print(text, flush=True)
+
+
+def _log_artifact(logger: WandbLogger, space: Space, genotype: Genotype) -> None:
+    import wandb
+
+    artifact = wandb.Artifact(f"genotype-{logger.experiment.id}", type="genotype")
+    with artifact.new_file("genotype.json", mode="w", encoding="utf-8") as file:
+        file.write(space.to_json(genotype))
+    logger.experiment.log_artifact(artifact)

@@ -1,0 +1,71 @@
+"""The files that a run leaves, and the list of them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_nas.arch import Genotype
+from lightning_nas.reports.cells import save_drawing
+from lightning_nas.reports.files import write_whole
+from lightning_nas.spaces import Space
+
+__all__ = ["list_artifacts", "require_writable", "write_genotype", "write_summary"]
+
+
+def require_writable(folder: Path) -> Path:
+    """Create a folder, if it is not there, and try to write in it.
+
+    Raises:
+        OSError: If it cannot be created or written; the message names the folder and the reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"cannot write to the folder {str(folder)!r} ({reason}); choose another folder") from None
+
+
+def write_genotype(space: Space, genotype: Genotype, folder: Path) -> list[Path]:
+    """Write ``genotype.json``, ``cell.svg`` and ``cell.png`` to a folder.
+
+    Returns:
+        The paths of the files.
+    """
+    require_writable(folder)
+    text = space.to_json(genotype) + "\n"
+    path = write_whole(folder / "genotype.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return [path, *save_drawing(space, genotype, folder / "cell")]
+
+
+def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
+    """Write ``summary.json`` to a folder."""
+    require_writable(folder)
+    text = json.dumps(dict(summary), indent=2) + "\n"
+    return write_whole(folder / "summary.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def list_artifacts(folder: Path) -> str:
+    """Every file below a folder with its size, a line each.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "a.txt").write_text("abc")
+        >>> print(list_artifacts(folder))
+               3 B  a.txt
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return "\n".join(f"{_size(path.stat().st_size):>10}  {path.relative_to(folder)}" for path in files)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
