@@ -5,6 +5,7 @@ No other module knows DDP, FSDP or precision plugins.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import lightning as L
@@ -22,6 +23,8 @@ def require_supported(trainer: L.Trainer) -> None:
     Raises:
         MisconfigurationException: For gradient clipping or accumulation by the Trainer, and for sharded strategies.
     """
+    # The weights after the step are what a checkpoint of a search must hold; Lightning warns that it holds them.
+    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     if trainer.gradient_clip_val:
         raise MisconfigurationException(
             f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) does not reach a search, which optimises weights"
