@@ -1,16 +1,21 @@
 """The command `lightning-nas`: search, train, show, list, quickstart."""
 
+import argparse
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import torch
+import yaml
 from jsonargparse import auto_cli
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 import lightning_nas
 from lightning_nas.derived import DerivedNetwork, DerivedTraining
@@ -20,6 +25,7 @@ from lightning_nas.quickstart import quickstart
 from lightning_nas.reports import (
     draw_text,
     list_artifacts,
+    plot_metrics,
     require_writable,
     save_drawing,
     write_genotype,
@@ -30,12 +36,25 @@ from lightning_nas.training import NonFiniteLossError
 
 __all__ = ["main"]
 
+_PACKAGE = Path(__file__).parent
+_PARSER_NOISE = (
+    "Does not validate",
+    "Subtypes:",
+    "Errors:",
+    "Given value",
+    "Problem with given class_path",
+    "Expected a <class 'NoneType'>",
+)
+
 
 def _of_data(name: str, default: int) -> Any:
     """A function that reads an attribute of the data module, so that the network is built to fit it."""
 
     def read(data: L.LightningDataModule) -> int:
-        value = getattr(data, name, default)
+        value = getattr(data, name, None)
+        if value is None:
+            kind = type(getattr(data, "datamodule", data)).__name__
+            rank_zero_warn(f"{kind} has no attribute {name}: the network is built for {name}={default}; add it if not so")
         return default if value is None else int(value)
 
     return read
@@ -44,8 +63,11 @@ def _of_data(name: str, default: int) -> Any:
 class _RunCLI(LightningCLI):
     """LightningCLI with a network that fits the data, a checked run folder and a list of artefacts at the end."""
 
+    command: ClassVar[str]
+
     def __init__(self, model_class: type[L.LightningModule], args: list[str], subclass_mode_model: bool) -> None:
         self.prefix = "model.init_args" if subclass_mode_model else "model"
+        warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
         super().__init__(
             model_class,
             L.LightningDataModule,
@@ -53,10 +75,27 @@ class _RunCLI(LightningCLI):
             subclass_mode_data=True,
             run=False,
             args=args,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=None,  # `_keep_config` writes it to the run's own folder, whatever the logger
             seed_everything_default=0,
         )
         self.ckpt_path = self.config.get("ckpt_path")
+        self._keep_config()
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that knows its name and raises errors, which `main` then says in one line."""
+        kwargs |= {"prog": f"lightning-nas {self.command}", "exit_on_error": False}
+        return super().init_parser(**kwargs)
+
+    def _keep_config(self) -> None:
+        """Write the resolved options to the run's folder, and to a tracker that keeps its runs elsewhere."""
+        if self.leaves_files:
+            require_writable(Path(self.trainer.log_dir or self.trainer.default_root_dir))
+        for logger in self.trainer.loggers:
+            if not isinstance(logger, CSVLogger | TensorBoardLogger):  # beside these lies the file config.yaml
+                logger.log_hyperparams({"config": yaml.safe_load(self.parser.dump(self.config))})
+        if self.leaves_files:
+            path = require_writable(self.folder) / "config.yaml"
+            self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Resume option; classes and channels come from the data module."""
@@ -72,11 +111,15 @@ class _RunCLI(LightningCLI):
 
     @property
     def folder(self) -> Path:
-        """Where the run leaves its artefacts."""
+        """Where the run leaves its artefacts: beside its checkpoints, which Lightning keeps by name and version."""
+        logger = self.trainer.logger
+        if logger is not None and getattr(logger, "log_dir", None) is None and logger.save_dir is not None:
+            return Path(logger.save_dir, str(logger.name), str(logger.version))
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Write the summary and print every artefact of the run."""
+        """Draw the curves, write the summary and print every artefact of the run."""
+        plot_metrics(self.folder / "metrics.csv", self.folder / "curves.png")
         write_summary(self.folder, summary)
         print(f"\nartefacts in {self.folder}:\n{list_artifacts(self.folder)}")
 
@@ -84,12 +127,16 @@ class _RunCLI(LightningCLI):
 class SearchCLI(_RunCLI):
     """`lightning-nas search`."""
 
+    command = "search"
+
     def __init__(self, args: list[str]) -> None:
         super().__init__(DifferentiableSearch, args, subclass_mode_model=True)
 
 
 class TrainCLI(_RunCLI):
     """`lightning-nas train`."""
+
+    command = "train"
 
     def __init__(self, args: list[str]) -> None:
         super().__init__(DerivedTraining, args, subclass_mode_model=False)
@@ -104,7 +151,6 @@ class TrainCLI(_RunCLI):
 def run_search(args: list[str]) -> None:
     """Fit a search and write the genotype that it found."""
     cli = SearchCLI(args)
-    require_writable(Path(cli.trainer.default_root_dir))
     start = time.perf_counter()
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
     search, seconds = cli.model, time.perf_counter() - start
@@ -122,7 +168,6 @@ def run_search(args: list[str]) -> None:
 def run_train(args: list[str]) -> None:
     """Train a derived network and test its last weights once."""
     cli = TrainCLI(args)
-    require_writable(Path(cli.trainer.default_root_dir))
     start = time.perf_counter()
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=cli.ckpt_path)
     seconds = time.perf_counter() - start
@@ -181,6 +226,25 @@ def train() -> None:
     """Train a genotype: `lightning-nas train --config recipes/derived/digits.yaml --genotype FILE`."""
 
 
+def _origin(error: BaseException) -> BaseException:
+    """The error that this package raised, where a parser has wrapped it; otherwise the error itself."""
+    link: BaseException | None = error
+    while link is not None:
+        frame = link.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        if frame is not None and Path(frame.tb_frame.f_code.co_filename).is_relative_to(_PACKAGE):
+            return link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return error
+
+
+def _one_line(error: BaseException) -> str:
+    """What the error says, without line breaks and without what a parser says of its own types."""
+    lines = (line.strip().removeprefix("- ") for line in str(_origin(error)).splitlines())
+    return " ".join(" ".join(line for line in lines if not line.startswith(_PARSER_NOISE)).split())
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the command line.
 
@@ -192,10 +256,19 @@ def main(argv: list[str] | None = None) -> None:
         if args and args[0] in commands:
             commands[args[0]](args[1:])
         else:
-            parts: dict[str, Any] = {"quickstart": quickstart, "search": search, "train": train, "show": show, "list": list_parts}
+            parts: dict[str, Any] = {
+                "quickstart": quickstart,
+                "search": search,
+                "train": train,
+                "show": show,
+                "list": list_parts,
+            }
             auto_cli(parts, args=args, prog="lightning-nas", as_positional=True)
     except (ValueError, TypeError, OSError, MisconfigurationException, NonFiniteLossError) as error:
         if os.environ.get("LIGHTNING_NAS_TRACEBACK"):
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
+    except argparse.ArgumentError as error:
+        print(f"error: {_one_line(error)}; see lightning-nas {args[0]} --help", file=sys.stderr)
+        raise SystemExit(2) from None

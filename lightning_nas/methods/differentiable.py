@@ -1,5 +1,6 @@
 """The one LightningModule of all differentiable methods."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
@@ -245,8 +246,10 @@ class DifferentiableSearch(SearchModule):
         """Restore generators after a resume, and catch up with a schedule saved just before an epoch's end."""
         super().on_train_batch_start(batch, batch_idx)
         scheduler = self._schedule()
-        while scheduler.last_epoch < self.current_epoch:
-            scheduler.step()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # the steps were resumed
+            while scheduler.last_epoch < self.current_epoch:
+                scheduler.step()
 
     def _schedule(self) -> CosineAnnealingLR:
         scheduler = self.lr_schedulers()
