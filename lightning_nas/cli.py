@@ -13,9 +13,9 @@ import torch
 import yaml
 from jsonargparse import auto_cli
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 import lightning_nas
 from lightning_nas.derived import DerivedNetwork, DerivedTraining
@@ -54,10 +54,29 @@ def _of_data(name: str, default: int) -> Any:
         value = getattr(data, name, None)
         if value is None:
             kind = type(getattr(data, "datamodule", data)).__name__
-            rank_zero_warn(f"{kind} has no attribute {name}: the network is built for {name}={default}; add it if not so")
+            rank_zero_warn(
+                f"{kind} has no attribute {name}: the network is built for {name}={default}; add it if not so"
+            )
         return default if value is None else int(value)
 
     return read
+
+
+def _folder(trainer: L.Trainer) -> Path:
+    """Where a run leaves its artefacts: beside its checkpoints, which Lightning keeps by name and version."""
+    logger = trainer.logger
+    if logger is not None and getattr(logger, "log_dir", None) is None and logger.save_dir is not None:
+        return Path(logger.save_dir, str(logger.name), str(logger.version))
+    return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+class _ConfigFile(SaveConfigCallback):
+    """The resolved options as ``config.yaml`` in the folder of the run, whatever the logger."""
+
+    def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Write the file."""
+        path = require_writable(_folder(trainer)) / self.config_filename
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=self.multifile)
 
 
 class _RunCLI(LightningCLI):
@@ -75,27 +94,21 @@ class _RunCLI(LightningCLI):
             subclass_mode_data=True,
             run=False,
             args=args,
-            save_config_callback=None,  # `_keep_config` writes it to the run's own folder, whatever the logger
+            save_config_callback=_ConfigFile,
+            save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
         )
         self.ckpt_path = self.config.get("ckpt_path")
-        self._keep_config()
+        if self.leaves_files:
+            require_writable(Path(self.trainer.log_dir or self.trainer.default_root_dir))
+        for logger in self.trainer.loggers:
+            if not isinstance(logger, CSVLogger | TensorBoardLogger):  # beside these lies the file config.yaml
+                logger.log_hyperparams({"config": yaml.safe_load(self.parser.dump(self.config, skip_none=False))})
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that knows its name and raises errors, which `main` then says in one line."""
         kwargs |= {"prog": f"lightning-nas {self.command}", "exit_on_error": False}
         return super().init_parser(**kwargs)
-
-    def _keep_config(self) -> None:
-        """Write the resolved options to the run's folder, and to a tracker that keeps its runs elsewhere."""
-        if self.leaves_files:
-            require_writable(Path(self.trainer.log_dir or self.trainer.default_root_dir))
-        for logger in self.trainer.loggers:
-            if not isinstance(logger, CSVLogger | TensorBoardLogger):  # beside these lies the file config.yaml
-                logger.log_hyperparams({"config": yaml.safe_load(self.parser.dump(self.config))})
-        if self.leaves_files:
-            path = require_writable(self.folder) / "config.yaml"
-            self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Resume option; classes and channels come from the data module."""
@@ -111,11 +124,8 @@ class _RunCLI(LightningCLI):
 
     @property
     def folder(self) -> Path:
-        """Where the run leaves its artefacts: beside its checkpoints, which Lightning keeps by name and version."""
-        logger = self.trainer.logger
-        if logger is not None and getattr(logger, "log_dir", None) is None and logger.save_dir is not None:
-            return Path(logger.save_dir, str(logger.name), str(logger.version))
-        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        """Where the run leaves its artefacts."""
+        return _folder(self.trainer)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Draw the curves, write the summary and print every artefact of the run."""
@@ -193,7 +203,8 @@ def show(
     space, found = load_genotype(genotype)
     with torch.device("meta"):
         network = DerivedNetwork(found, space=space, channels=channels, cells=cells)
-    name = genotype if genotype in GENOTYPES else Path(genotype).stem if Path(genotype).is_file() else "cell"
+    is_text = genotype.strip().startswith(("|", "Genotype", "{"))
+    name = genotype if genotype in GENOTYPES else "cell" if is_text else Path(genotype).stem
     stem = Path(out or name)
     require_writable(stem.parent)
     print(draw_text(space, found))

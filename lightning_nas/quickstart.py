@@ -14,6 +14,7 @@ from lightning_nas.data import BilevelDataModule, DigitsDataModule
 from lightning_nas.derived import DerivedTraining
 from lightning_nas.methods import DARTS
 from lightning_nas.reports import list_artifacts, plot_metrics, require_writable, write_genotype, write_summary
+from lightning_nas.spaces import NetworkSize
 from lightning_nas.training import AdamTheta, SGDCosine
 
 __all__ = ["quickstart"]
@@ -42,12 +43,16 @@ def quickstart(
         train_channels: Channels of the derived network's first stage.
         train_cells: Cells of the derived network.
         seed: Seed of everything but the choice of the test pictures, which is fixed.
-    """
-    folder = _fresh_folder(Path(run_dir))
-    settings = {name: value for name, value in locals().items() if name != "folder"}
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    L.seed_everything(seed, verbose=False)
 
+    Raises:
+        ValueError: If the space is unknown or a number is not allowed.
+        OSError: If the folder cannot be written.
+    """
+    settings = dict(locals())
+    if min(search_epochs, train_epochs) < 1:
+        raise ValueError(f"search_epochs={search_epochs}, train_epochs={train_epochs}: give at least 1 of each")
+    NetworkSize(train_channels, train_cells)  # refuses what the training would refuse after the search
+    L.seed_everything(seed, verbose=False)
     search = DARTS(
         space,
         channels=search_channels,
@@ -57,6 +62,9 @@ def quickstart(
         theta=AdamTheta(lr=0.03),
         seed=seed,
     )
+    folder = _fresh_folder(Path(run_dir))
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+
     started = time.perf_counter()
     _trainer(folder, "search", search_epochs).fit(search, BilevelDataModule(DigitsDataModule(seed=seed), seed=seed))
     search_seconds = time.perf_counter() - started

@@ -163,15 +163,25 @@ class DifferentiableSearch(SearchModule):
             self._theta_step(batch)
 
     def problem(self, batch: dict[str, Batch]) -> Bilevel:
-        """The bilevel problem of one batch at the current weights, each loss with one draw of the relaxation."""
-        draws: dict[str, Sample] = {}
+        """The bilevel problem of one batch at the current weights.
+
+        Each loss has one draw of the relaxation, repeated with a new graph at each call: second-order hypergradients
+        differentiate a loss more than once.
+        """
+        begun: dict[str, Tensor] = {}
+
+        def draw(part: str) -> Sample:
+            if part in begun:
+                return self.relaxation.redraw(begun[part])
+            begun[part] = self.relaxation.generator.get_state()
+            sample: Sample = self.relaxation()
+            return sample
 
         def train_loss(w: Sequence[Tensor] | None = None) -> Tensor:
-            sample = draws.setdefault("w", self.relaxation())
-            return self._loss(batch["w"], sample, w)
+            return self._loss(batch["w"], draw("w"), w)
 
         def val_loss(w: Sequence[Tensor] | None = None) -> Tensor:
-            sample = draws.setdefault("theta", self.relaxation())
+            sample = draw("theta")
             loss = self._loss(batch["theta"], sample, w)
             self._report("arch/loss", loss)
             return sum((term(self.relaxation, sample) for term in self.regularizers), start=loss)

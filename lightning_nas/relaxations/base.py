@@ -67,6 +67,14 @@ class Relaxation(nn.Module, ABC):
     def mean(self) -> Mapping[str, Tensor]:
         """Group -> the expected weights ``(rows, choices)``, closed choices at zero; draws nothing."""
 
+    def redraw(self, state: Tensor) -> Sample:
+        """Repeat the draw that began at a state of the generator, with a graph of its own; the generator stays."""
+        now = self.generator.get_state()
+        self.generator.set_state(state)
+        sample: Sample = self()
+        self.generator.set_state(now)
+        return sample
+
     @torch.no_grad()
     def project_(self) -> None:
         """Bring `theta` back to its set after a step of the architecture optimiser; by default it has none."""

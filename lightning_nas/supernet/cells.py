@@ -41,7 +41,8 @@ class MixedCell(nn.Module):
     def forward(self, states: tuple[Tensor, ...], sample: Sample) -> Tensor:
         """Compute the cell for its inputs under a sample."""
         nodes = [prepare(state) for prepare, state in zip(self.preprocess, states, strict=True)]
-        weights = sample.weights[self.kind].unbind(0)
+        relaxed = sample.weights.get(self.kind)
+        weights = (None,) * len(self.edges) if relaxed is None else relaxed.unbind(0)
         active, inputs = sample.open(self.kind), sample.open(self.input_group)
         edge_weights = sample.weights.get(self.input_group)
         for index in range(self.topology.nodes):
@@ -59,12 +60,13 @@ class MixedCell(nn.Module):
         inner = nodes[self.topology.inputs :]
         return torch.cat(inner, dim=1) if self.topology.output == "concat" else inner[-1]
 
-    def _edge(self, row: int, x: Tensor, weight: Tensor, active: tuple[int, ...] | None) -> Tensor | None:
-        """The mixture on one edge, or None if it is empty."""
+    def _edge(self, row: int, x: Tensor, weight: Tensor | None, active: tuple[int, ...] | None) -> Tensor | None:
+        """The mixture on one edge, each candidate with weight one where none are given; nothing if it is empty."""
         edge = self.edges[row]
         assert isinstance(edge, nn.ModuleList)  # noqa: S101  (for the type checker)
         chosen = range(len(edge)) if active is None else active
-        terms = [weight[k] * edge[k](x) for k in chosen if not isinstance(edge[k], Zero)]
+        chosen = [k for k in chosen if not isinstance(edge[k], Zero)]
+        terms = [edge[k](x) if weight is None else weight[k] * edge[k](x) for k in chosen]
         return _add(terms) if terms else None
 
 

@@ -30,7 +30,9 @@ def make(kind: str) -> tuple[L.LightningModule, L.LightningDataModule]:
     return DerivedTraining(CELL, channels=4, cells=2, in_channels=1, drop_path=0.3, auxiliary_weight=0.4), data
 
 
-def fit(kind: str, ckpt_path: str | None = None, callbacks: tuple[L.Callback, ...] = (), **limits: Any) -> tuple[Any, L.Trainer]:
+def fit(
+    kind: str, ckpt_path: str | None = None, callbacks: tuple[L.Callback, ...] = (), **limits: Any
+) -> tuple[Any, L.Trainer]:
     module, data = make(kind)
     trainer = L.Trainer(
         **{"max_epochs": EPOCHS} | limits,
@@ -79,7 +81,9 @@ def saver(folder: Path, **cadence: Any) -> ModelCheckpoint:
     ],
     ids=["within an epoch", "after validation", "at the epoch's end", "best by validation", "by steps"],
 )
-def test_resumed_fits_end_with_the_same_bits(kind: str, cadence: dict[str, Any], limits: dict[str, Any], tmp_path: Path) -> None:
+def test_resumed_fits_end_with_the_same_bits(
+    kind: str, cadence: dict[str, Any], limits: dict[str, Any], tmp_path: Path
+) -> None:
     module, trainer = fit(kind, callbacks=(saver(tmp_path, **cadence),), **limits)
     whole = fingerprint(module, trainer)
     paths = sorted(tmp_path.glob("*.ckpt"), key=lambda path: int(path.stem.rsplit("=", 1)[1]))

@@ -1,0 +1,280 @@
+"""What every relaxation promises. A new one is covered by a line in `RELAXATIONS`."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from toys import HardGumbel, Pairs, UniformPath, quiet_trainer
+
+from lightning_nas.arch import Decision, Decisions, Sample, Support
+from lightning_nas.methods import AdamTheta, DifferentiableSearch
+from lightning_nas.relaxations import Relaxation, Softmax
+from lightning_nas.spaces import get_space
+from lightning_nas.supernet import build_supernet
+
+RELAXATIONS: dict[str, Callable[..., Relaxation]] = {
+    "Softmax": Softmax,
+    "toy: HardGumbel": HardGumbel,
+    "toy: UniformPath": UniformPath,
+}
+RAGGED: Decisions = {
+    "ops": (Decision("a", ("skip", "conv", "pool")), Decision("b", ("skip", "conv")), Decision("c", ("skip",))),
+    "inputs": (Decision("d", ("0", "1", "2"), keep=2), Decision("e", ("0", "1"), keep=2)),
+}
+DECISIONS = {"ragged": RAGGED, "darts": get_space("darts").decisions}
+
+every = pytest.mark.parametrize("make", RELAXATIONS.values(), ids=RELAXATIONS)
+everywhere = pytest.mark.parametrize("decisions", DECISIONS.values(), ids=DECISIONS)
+narrowings = pytest.mark.parametrize("narrowing", ["open", "some closed", "resolved"])
+
+
+def narrow(support: Support, narrowing: str) -> None:
+    """Close about half of the choices, or all but those that each decision keeps."""
+    rng = random.Random(1)
+    for group, row, decision in list(support.rows()):
+        is_open = support.open(group)[row]
+        least = decision.keep
+        keep = {"open": len(is_open), "some closed": max(least, (len(is_open) + 1) // 2), "resolved": least}[narrowing]
+        support.set_row(group, row, sorted(rng.sample(is_open, keep)))
+
+
+def spread(relaxation: Relaxation) -> Relaxation:
+    """Parameters that are far from uniform."""
+    draw = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for theta in relaxation.theta.values():
+            theta.copy_(torch.randn(theta.shape, generator=draw))
+    relaxation.project_()
+    return relaxation
+
+
+def equal(one: Sample, other: Sample) -> bool:
+    same = all(torch.equal(one.weights[group], other.weights[group]) for group in one.weights)
+    return same and one.weights.keys() == other.weights.keys() and one.active == other.active
+
+
+@narrowings
+@everywhere
+@every
+def test_samples_lie_on_the_simplex_over_the_support(
+    make: Callable[..., Relaxation], decisions: Decisions, narrowing: str
+) -> None:
+    relaxation = spread(make(decisions))
+    narrow(relaxation.support, narrowing)
+    for _ in range(5):
+        sample = relaxation()
+        assert set(sample.weights) == set(decisions)
+        for group, rows in sample.weights.items():
+            mask = relaxation.support.mask(group)
+            assert rows.shape == mask.shape
+            assert bool((rows >= 0).all())
+            assert bool((rows[~mask] == 0).all())
+            torch.testing.assert_close(rows.sum(-1), torch.ones(len(rows)))
+
+
+@narrowings
+@everywhere
+@every
+def test_what_has_weight_is_active_and_open(
+    make: Callable[..., Relaxation], decisions: Decisions, narrowing: str
+) -> None:
+    relaxation = spread(make(decisions))
+    narrow(relaxation.support, narrowing)
+    for _ in range(5):
+        sample = relaxation()
+        for group, rows in decisions.items():
+            active = sample.open(group) or tuple(tuple(range(len(row.choices))) for row in rows)
+            for row, (is_active, is_open) in enumerate(zip(active, relaxation.support.open(group), strict=True)):
+                weighty = set(sample.weights[group][row].nonzero().flatten().tolist())
+                assert weighty <= set(is_active) <= set(is_open)
+
+
+@narrowings
+@everywhere
+@every
+def test_gradients_are_finite_and_none_goes_to_closed_choices(
+    make: Callable[..., Relaxation], decisions: Decisions, narrowing: str
+) -> None:
+    relaxation = spread(make(decisions))
+    narrow(relaxation.support, narrowing)
+    sample = relaxation()
+    if not relaxation.theta:
+        assert not any(weight.requires_grad for weight in sample.weights.values())
+        return
+    value = sum((weight * torch.rand(weight.shape)).sum() for weight in sample.weights.values())
+    assert isinstance(value, Tensor)
+    value.backward()
+    for group, theta in relaxation.theta.items():
+        mask = relaxation.support.mask(group)
+        assert theta.grad is not None
+        assert bool(theta.grad.isfinite().all())
+        assert bool((theta.grad[~mask] == 0).all())
+        undecided = mask & (mask.sum(-1, keepdim=True) > 1)
+        assert bool((theta.grad[undecided] != 0).all())
+
+
+@narrowings
+@everywhere
+@every
+def test_the_mean_is_on_the_simplex_and_draws_nothing(
+    make: Callable[..., Relaxation], decisions: Decisions, narrowing: str
+) -> None:
+    relaxation = spread(make(decisions))
+    narrow(relaxation.support, narrowing)
+    before = relaxation.generator.get_state()
+    mean = relaxation.mean()
+    assert torch.equal(relaxation.generator.get_state(), before)
+    for group, rows in mean.items():
+        assert not rows.requires_grad
+        assert bool((rows[~relaxation.support.mask(group)] == 0).all())
+        torch.testing.assert_close(rows.sum(-1), torch.ones(len(rows)))
+    sample = relaxation.mean_sample()
+    assert all(torch.equal(sample.weights[group], rows) for group, rows in mean.items())
+    assert sample.active == relaxation.support.active()
+
+
+@every
+def test_the_mean_is_the_average_of_many_draws(make: Callable[..., Relaxation]) -> None:
+    relaxation = spread(make(RAGGED))
+    relaxation.support.drop("ops", 0, 1)
+    draws = 3000
+    with torch.no_grad():
+        samples = [relaxation().weights for _ in range(draws)]
+    for group, rows in relaxation.mean().items():
+        average = torch.stack([sample[group] for sample in samples]).mean(0)
+        torch.testing.assert_close(average, rows, rtol=0, atol=4 * 0.5 / draws**0.5)
+
+
+@everywhere
+@every
+def test_two_draws_differ_if_it_says_so(make: Callable[..., Relaxation], decisions: Decisions) -> None:
+    relaxation = make(decisions)
+    draws = [relaxation() for _ in range(8)]
+    assert any(not equal(draws[0], draw) for draw in draws[1:]) == relaxation.stochastic
+
+
+@every
+def test_a_seed_decides_the_start_and_the_draws(make: Callable[..., Relaxation]) -> None:
+    one, same, other = (make(RAGGED, seed=seed) for seed in (1, 1, 2))
+    assert all(equal(one(), same()) for _ in range(8))
+    assert any(not equal(one(), other()) for _ in range(8))
+
+
+@every
+def test_draws_leave_the_global_generator_alone(make: Callable[..., Relaxation]) -> None:
+    before = torch.get_rng_state()
+    relaxation = make(RAGGED)
+    relaxation()
+    relaxation.mean()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@everywhere
+@every
+def test_a_state_restores_theta_support_and_the_next_draws(
+    make: Callable[..., Relaxation], decisions: Decisions
+) -> None:
+    relaxation, again = spread(make(decisions)), make(decisions, seed=9)
+    narrow(relaxation.support, "some closed")
+    relaxation()
+    file = io.BytesIO()
+    torch.save(relaxation.state_dict(), file)
+    file.seek(0)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert again.support.active() == relaxation.support.active()
+    assert all(equal(relaxation(), again()) for _ in range(4))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))], ids=["deepcopy", "pickle"])  # noqa: S301
+@every
+def test_a_copy_draws_the_same_on_its_own(make: Callable[..., Relaxation], duplicate: Callable[[Any], Any]) -> None:
+    relaxation = spread(make(RAGGED))
+    relaxation()
+    copied = duplicate(relaxation)
+    ahead = [copied() for _ in range(4)]  # must not move the original
+    assert all(equal(relaxation(), draw) for draw in ahead)
+    copied.support.drop("ops", 0, 0)
+    assert relaxation.support.open("ops")[0] == (0, 1, 2)
+
+
+@every
+def test_a_draw_can_be_repeated_with_a_graph_of_its_own(make: Callable[..., Relaxation]) -> None:
+    relaxation = spread(make(RAGGED))
+    begun = relaxation.generator.get_state()
+    first, after = relaxation(), relaxation.generator.get_state()
+    for _ in range(2):
+        again = relaxation.redraw(begun)
+        assert equal(first, again)
+        assert torch.equal(relaxation.generator.get_state(), after)
+        if relaxation.theta:
+            (again.weights["ops"] ** 2).sum().backward()  # would fail on a graph that has been used
+
+
+@everywhere
+@every
+def test_a_projection_done_twice_is_done_once(make: Callable[..., Relaxation], decisions: Decisions) -> None:
+    relaxation = spread(make(decisions))
+    before = [theta.detach().clone() for theta in relaxation.theta.values()]
+    relaxation.project_()
+    assert all(torch.equal(a, b) for a, b in zip(before, relaxation.theta.values(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+@every
+def test_a_weight_step_leaves_weights_out_if_it_says_so(make: Callable[..., Relaxation], name: str) -> None:
+    space = get_space(name)
+    relaxation = make(space.decisions, space.relaxed)
+    supernet = build_supernet(space, channels=4, cells=1 if name == "nasbench201" else 2)
+    x, y = torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 3])
+    without = []
+    for _ in range(3):
+        supernet.zero_grad()
+        nn.functional.cross_entropy(supernet(x, relaxation().detach()), y).backward()
+        without.append(any(p.grad is None for p in supernet.parameters()))
+    assert any(without) == relaxation.needs_unused_parameters
+    assert all(theta.grad is None for theta in relaxation.theta.values())
+
+
+def search(make: Callable[..., Relaxation], name: str = "nasbench201", **settings: Any) -> DifferentiableSearch:
+    torch.manual_seed(0)
+    cells = 1 if name == "nasbench201" else 2
+    settings = {"channels": 4, "cells": cells, "theta": AdamTheta(lr=0.1)} | settings
+    return DifferentiableSearch(name, relaxation=make, **settings)
+
+
+@pytest.mark.parametrize("relax_inputs", [False, True], ids=["edges", "edges and inputs"])
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+@every
+def test_a_search_trains_and_validates_with_it(make: Callable[..., Relaxation], name: str, relax_inputs: bool) -> None:
+    module = search(make, name, relax_inputs=relax_inputs)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(module, Pairs(2))
+    assert trainer.global_step == 2
+    assert {"train/loss", "val/acc", "val/loss"} <= set(trainer.callback_metrics)
+    assert all(bool(p.isfinite().all()) for p in module.parameters())
+    moved = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+    assert {f"relaxation.theta.{group}" for group in module.relaxation.theta} <= moved
+    assert "supernet.classifier.weight" in moved
+    module.space.check(module.genotype())
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # the resumed fit saves nothing itself
+@every
+def test_a_resumed_search_continues_its_draws(make: Callable[..., Relaxation], tmp_path: Any) -> None:
+    saved = ModelCheckpoint(tmp_path, every_n_train_steps=3, save_top_k=-1, filename="{step}")
+    whole = search(make)
+    quiet_trainer(max_epochs=2, enable_checkpointing=True, callbacks=[saved], limit_val_batches=0).fit(whole, Pairs(3))
+    resumed = search(make, seed=4)  # another start, which the checkpoint replaces
+    quiet_trainer(max_epochs=2, limit_val_batches=0).fit(resumed, Pairs(3), ckpt_path=tmp_path / "step=3.ckpt")
+    for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name

@@ -1,0 +1,111 @@
+"""What every space promises to relaxations and supernets. A new one is covered by its line in `SPACES`."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from toys import HardGumbel, Pairs, UniformPath, quiet_trainer
+
+from lightning_nas.arch import Sample
+from lightning_nas.methods import DARTS
+from lightning_nas.relaxations import Softmax
+from lightning_nas.selection import Magnitude
+from lightning_nas.spaces import SPACES, CellNetwork, Space
+from lightning_nas.supernet import build_supernet
+
+every = pytest.mark.parametrize("name", SPACES)
+
+
+def parts(name: str) -> tuple[Space, CellNetwork]:
+    torch.manual_seed(0)
+    space = SPACES[name]()
+    return space, build_supernet(space, channels=4, cells=2)
+
+
+def logits(supernet: CellNetwork, sample: Sample) -> torch.Tensor:
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    out: torch.Tensor = supernet(x, sample)
+    assert out.shape == (4, 10)
+    assert bool(out.isfinite().all())
+    return out
+
+
+@every
+def test_names_and_groups_hang_together(name: str) -> None:
+    space = SPACES[name]()
+    assert space.name == name
+    names = [d.name for rows in space.decisions.values() for d in rows]
+    assert len(set(names)) == len(names)
+    assert set(space.relaxed) <= set(space.decisions)
+    genotype = space.sample(random.Random(0))
+    assert set(genotype.picks) <= set(names)
+
+
+@every
+def test_the_supernet_runs_every_kind_of_sample(name: str) -> None:
+    """Dense, narrowed, a vertex, a sampled path, without weights: in training and in evaluation."""
+    space, supernet = parts(name)
+    narrowed = Softmax(space.decisions, space.relaxed)
+    rng = random.Random(0)
+    for group, row, decision in list(narrowed.support.rows()):
+        is_open = narrowed.support.open(group)[row]
+        if len(is_open) > decision.keep:
+            narrowed.support.drop(group, row, rng.choice(is_open))
+    vertex = space.vertex(space.sample(rng))
+    samples = [
+        Softmax(space.decisions, space.relaxed)(),
+        Softmax(space.decisions)(),
+        narrowed(),
+        vertex,
+        Sample({}, vertex.active),
+        HardGumbel(space.decisions, space.relaxed)(),
+        UniformPath(space.decisions)(),
+    ]
+    outputs = [logits(supernet.train(), sample) for sample in samples]
+    for sample, output in zip(samples, outputs, strict=True):
+        assert torch.equal(logits(supernet.eval(), sample), output)
+    assert not torch.allclose(outputs[0], outputs[3])
+
+
+@every
+def test_no_weight_is_left_out_by_a_dense_sample(name: str) -> None:
+    space, supernet = parts(name)
+    logits(supernet, Softmax(space.decisions, space.relaxed)()).square().sum().backward()
+    assert [path for path, p in supernet.named_parameters() if p.grad is None] == []
+
+
+@every
+def test_a_vertex_reaches_fewer_weights_and_every_kept_operation_has_a_weight_of_one(name: str) -> None:
+    space, supernet = parts(name)
+    genotype = space.sample(random.Random(3))
+    vertex = space.vertex(genotype)
+    assert vertex.active is not None
+    for group, rows in vertex.weights.items():
+        assert torch.equal(rows, rows.bool().float())
+        active = vertex.active[group]
+        assert [tuple(row.nonzero().flatten().tolist()) for row in rows] == list(active)
+    logits(supernet, vertex).square().sum().backward()
+    assert any(p.grad is None for p in supernet.parameters())
+
+
+@every
+def test_reading_off_a_vertex_gives_its_genotype(name: str) -> None:
+    space = SPACES[name]()
+    for seed in range(5):
+        genotype = space.sample(random.Random(seed))
+        relaxation = Softmax(space.decisions, space.relaxed)
+        with torch.no_grad():
+            for group, theta in relaxation.theta.items():
+                theta.copy_(10 * space.vertex(genotype).weights[group])
+        assert Magnitude().pick(space, relaxation) == genotype
+
+
+@every
+def test_a_search_runs_in_it(name: str) -> None:
+    search = DARTS(name, channels=4, cells=2)
+    trainer = quiet_trainer(max_epochs=1)
+    trainer.fit(search, Pairs(2))
+    assert trainer.global_step == 2
+    assert search.space.parse(search.space.format(search.genotype())) == search.genotype()

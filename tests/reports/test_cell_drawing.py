@@ -1,0 +1,248 @@
+"""Cells as text and pictures: everything kept is drawn once, legibly and reproducibly."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+from random import Random
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from lightning_nas.arch import Genotype
+from lightning_nas.reports import draw_figure, draw_text, save_drawing
+from lightning_nas.reports.cells import _lanes
+from lightning_nas.spaces import GENOTYPES, SPACES, CellGraph, CellSpace, Space, get_space, load_genotype
+
+ALL_NONE = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
+SAME = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+ALL = {name: get_space(name) for name in SPACES}
+LEGEND = {"conv": "convolution", "pool": "pooling", "skip": "skip", "none": "none"}
+any_space = pytest.mark.parametrize("name", list(ALL))
+some = settings(max_examples=40, deadline=None, database=None)
+published = pytest.mark.parametrize("text", [*GENOTYPES, ALL_NONE, SAME])
+
+
+def kept_edges(space: Space, genotype: Genotype) -> Counter[tuple[str, str, str, str]]:
+    """``(kind, target, label, source)`` of each edge, read off the decisions and not off the graph."""
+    darts = isinstance(space, CellSpace) and space.topology.inputs == 2
+    shown = {0: "c_k-2", 1: "c_k-1"} if darts else {0: "input", 3: "output"}
+    edges: Counter[tuple[str, str, str, str]] = Counter()
+    for rows in space.decisions.values():
+        for d in rows:
+            match = re.fullmatch(r"(\w+)/(\d+)<-(\d+)", d.name)
+            if match and d.name in genotype.picks:
+                target, source = (shown.get(int(node), node) for node in match.groups()[1:])
+                edges[match[1], target, d.choices[genotype.picks[d.name][0]], source] += 1
+    return edges
+
+
+def read_text(text: str) -> tuple[Counter[tuple[str, str, str, str]], Counter[tuple[str, str, str]]]:
+    """The edges and the concatenations that a drawing shows."""
+    edges: Counter[tuple[str, str, str, str]] = Counter()
+    concats: Counter[tuple[str, str, str]] = Counter()
+    kind = ""
+    for line in text.splitlines():
+        match = re.fullmatch(r"(\w*) *[┬├└] ([\w-]+) *= (.+)", line)
+        assert match, line
+        kind = match[1] or kind
+        if match[3].startswith("concat("):
+            concats[kind, match[2], match[3]] += 1
+            continue
+        for term in match[3].split(" + "):
+            part = re.fullmatch(r"(\w+)\(([\w-]+)\)", term)
+            assert part, term
+            edges[kind, match[2], part[1], part[2]] += 1
+    return edges, concats
+
+
+def check_text(space: Space, genotype: Genotype) -> None:
+    edges, concats = read_text(draw_text(space, genotype))
+    assert edges == kept_edges(space, genotype)
+    assert set(edges.values()) == {1}
+    darts = space.name.startswith("darts")
+    assert concats == Counter({(k, "output", "concat(2, 3, 4, 5)"): 1 for k in ("normal", "reduce") if darts})
+
+
+# --- text
+
+
+@any_space
+@some
+@given(seed=st.integers(0, 2**32))
+def test_text_has_every_kept_edge_once(name: str, seed: int) -> None:
+    space = ALL[name]
+    check_text(space, space.sample(Random(seed)))
+
+
+@published
+def test_text_of_published_cells(text: str) -> None:
+    check_text(*load_genotype(text))
+
+
+def test_text_columns_line_up() -> None:
+    lines = draw_text(*load_genotype("darts_v2")).splitlines()
+    assert len(lines) == 10
+    assert len({line.index("=") for line in lines if line[:6].strip() != "reduce"}) == 1
+    assert [line[7] for line in lines] == [*"┬├├├└"] * 2
+    assert [line.split(" ")[0] for line in lines if "┬" in line] == ["normal", "reduce"]
+    assert not any("{" in line or "}" in line for line in lines)
+
+
+# --- heights of the arcs
+
+
+def check_lanes(graph: CellGraph) -> None:
+    lanes = _lanes(graph)
+    assert set(lanes) == {index for index, (_, _, label) in enumerate(graph.edges) if label}
+    assert 0 not in lanes.values()  # the nodes are there
+    steps = Counter((lane, x) for index, lane in lanes.items() for x in range(*graph.edges[index][:2]))
+    assert set(steps.values()) <= {1}, "two arcs share a stretch between two neighbouring nodes"
+
+
+@any_space
+@some
+@given(seed=st.integers(0, 2**32))
+def test_no_two_arcs_share_a_stretch(name: str, seed: int) -> None:
+    space = ALL[name]
+    for graph in space.graphs(space.sample(Random(seed))).values():
+        check_lanes(graph)
+
+
+@published
+def test_no_two_arcs_of_published_cells_share_a_stretch(text: str) -> None:
+    space, genotype = load_genotype(text)
+    for graph in space.graphs(genotype).values():
+        check_lanes(graph)
+
+
+@some
+@given(data=st.data(), nodes=st.integers(2, 8))
+def test_no_two_arcs_of_any_graph_share_a_stretch(data: st.DataObject, nodes: int) -> None:
+    pair = st.tuples(st.integers(0, nodes - 2), st.integers(1, nodes - 1)).filter(lambda p: p[0] < p[1])
+    edges = data.draw(st.lists(st.tuples(pair, st.sampled_from(["", "none", "conv"])), max_size=14))
+    check_lanes(CellGraph(tuple(map(str, range(nodes))), tuple((*pair, label) for pair, label in edges)))
+
+
+# --- pictures
+
+
+def svg_texts(path: Path) -> Counter[str]:
+    """Each text of the picture; pieces of mathematical text are joined."""
+    root = ElementTree.parse(path).getroot()  # noqa: S314
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    return Counter("".join(element.itertext()).strip() for element in root.iter("{http://www.w3.org/2000/svg}text"))
+
+
+def check_svg(space: Space, genotype: Genotype, path: Path) -> None:
+    texts = svg_texts(path)
+    expected = Counter(label for (_, _, label, _), n in kept_edges(space, genotype).items() for _ in range(n))
+    families = {part for label in expected for part in LEGEND if part in label}
+    everything = expected + Counter(LEGEND[part] for part in families)
+    if space.name.startswith("darts"):
+        everything += Counter(["concatenation", "normal cell", "reduce cell"] + ["2", "3", "4", "5", "output"] * 2)
+        inputs = sum(n for text, n in texts.items() if re.sub(r"[\s−-]", "", text) in ("ck2", "ck1", "k2c", "k1c"))  # noqa: RUF001
+        assert inputs == 4
+    else:
+        everything += Counter(["cell", "input", "1", "2", "output"])
+    assert {text: texts[text] for text in everything} == dict(everything)
+
+
+@any_space
+@pytest.mark.parametrize("seed", range(2))
+def test_svg_has_every_label_as_often_as_the_cell(name: str, seed: int, tmp_path: Path) -> None:
+    space = ALL[name]
+    genotype = space.sample(Random(seed))
+    svg, _ = save_drawing(space, genotype, tmp_path / "cell")
+    check_svg(space, genotype, svg)
+
+
+@published
+def test_svg_of_published_cells(text: str, tmp_path: Path) -> None:
+    space, genotype = load_genotype(text)
+    svg, png = save_drawing(space, genotype, tmp_path / "a.b")
+    assert (svg.name, png.name) == ("a.b.svg", "a.b.png")
+    check_svg(space, genotype, svg)
+
+
+@pytest.mark.parametrize("text", ["darts_v2", SAME])
+def test_png_is_the_figure_and_not_blank(text: str, tmp_path: Path) -> None:
+    space, genotype = load_genotype(text)
+    _, path = save_drawing(space, genotype, tmp_path / "cell")
+    width, height = draw_figure(space, genotype).get_size_inches()
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.format == "PNG"
+        assert picture.size == pytest.approx((150 * width, 150 * height), abs=2)
+        assert 400 < min(picture.size) <= max(picture.size) < 3000
+        pixels = np.asarray(picture.convert("RGB"))
+    ink = (pixels != 255).any(axis=-1)
+    assert 0.01 < ink.mean() < 0.5
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    assert not ink[[0, -1]].any()  # nothing is cut at the border
+    assert not ink[:, [0, -1]].any()
+
+
+@pytest.mark.parametrize("text", ["darts_v2", ALL_NONE])
+def test_two_drawings_are_the_same_bytes(text: str, tmp_path: Path) -> None:
+    first = [path.read_bytes() for path in save_drawing(*load_genotype(text), tmp_path / "first")]
+    save_drawing(*load_genotype("gdas_v1"), tmp_path / "between")
+    second = [path.read_bytes() for path in save_drawing(*load_genotype(text), tmp_path / "second")]
+    assert first == second
+
+
+def test_another_process_draws_the_same_bytes(tmp_path: Path) -> None:
+    svg, _ = save_drawing(*load_genotype("darts_v2"), tmp_path / "here")
+    program = (
+        "from pathlib import Path; from lightning_nas.reports import save_drawing;"
+        "from lightning_nas.spaces import load_genotype;"
+        "save_drawing(*load_genotype('darts_v2'), Path('there'))"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program], check=True, cwd=tmp_path, env=os.environ | {"PYTHONHASHSEED": "77"}
+    )
+    assert (tmp_path / "there.svg").read_bytes() == svg.read_bytes()
+
+
+def boxes(figure: Figure) -> list[tuple[str, float, float, float, float]]:
+    """Text and corners of each node and label, panel by panel shifted apart by where they are."""
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    texts = [child for axes in figure.axes for child in axes.get_children() if isinstance(child, Text)]
+    return [(t.get_text(), *t.get_window_extent(renderer).extents) for t in texts if t.get_text()]
+
+
+@pytest.mark.parametrize("text", ["darts_v2", "gdas_v1", "p_darts", ALL_NONE, SAME])
+def test_no_two_labels_overlap(text: str) -> None:
+    found = boxes(draw_figure(*load_genotype(text)))
+    check_apart(found)
+
+
+@any_space
+@pytest.mark.parametrize("seed", range(3))
+def test_no_two_labels_of_samples_overlap(name: str, seed: int) -> None:
+    check_apart(boxes(draw_figure(ALL[name], ALL[name].sample(Random(seed)))))
+
+
+def check_apart(found: list[tuple[str, float, float, float, float]]) -> None:
+    for (a, ax0, ay0, ax1, ay1), (b, bx0, by0, bx1, by1) in combinations(found, 2):
+        apart = ax1 <= bx0 or bx1 <= ax0 or ay1 <= by0 or by1 <= ay0
+        assert apart, f"{a!r} and {b!r} overlap"
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None:
+    before = dict(mpl.rcParams)
+    save_drawing(*load_genotype("darts_v2"), tmp_path / "cell")
+    assert dict(mpl.rcParams) == before
