@@ -41,7 +41,7 @@ def test_genotypes_are_values() -> None:
 
 def test_genotypes_travel() -> None:
     genotype = Genotype("toy", {"a": (1,), "b": (0, 2)})
-    for copied in (pickle.loads(pickle.dumps(genotype)), copy.deepcopy(genotype), copy.copy(genotype)):  # noqa: S301
+    for copied in (pickle.loads(pickle.dumps(genotype)), copy.deepcopy(genotype), copy.copy(genotype)):
         assert copied == genotype
         assert hash(copied) == hash(genotype)
 

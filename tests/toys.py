@@ -95,15 +95,15 @@ class FiniteDifference:
             # they require gradients, or a loss that theta does not reach would have no graph at all
             shifted = [(p + sign * step * d).detach().requires_grad_() for p, d in zip(w, direction, strict=True)]
             sides.append(torch.autograd.grad(problem.train_loss(shifted), theta, materialize_grads=True))
-        return [
-            d - problem.lr * (plus - minus) / (2 * step) for d, plus, minus in zip(direct, *sides, strict=True)
-        ]
+        return [d - problem.lr * (plus - minus) / (2 * step) for d, plus, minus in zip(direct, *sides, strict=True)]
 
 
 class Pairs(L.LightningDataModule):
     """A few fixed pairs of random batches, and one batch for validation."""
 
-    def __init__(self, count: int = 4, shape: tuple[int, ...] = (3, 8, 8), batch_size: int = 8, classes: int = 10) -> None:
+    def __init__(
+        self, count: int = 4, shape: tuple[int, ...] = (3, 8, 8), batch_size: int = 8, classes: int = 10
+    ) -> None:
         super().__init__()
         draw = torch.Generator().manual_seed(7)
 
@@ -136,7 +136,9 @@ class AtBatch(L.Callback):
     def __init__(self, number: int, function: Callable[[Any, Any], None]) -> None:
         self.number, self.function, self.called = number, function, False
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         if batch_idx == self.number:
             self.function(pl_module, batch)
             self.called = True

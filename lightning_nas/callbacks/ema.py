@@ -1,5 +1,9 @@
 """Averaged weights that leave choices alone."""
 
+from itertools import chain
+from typing import Any
+
+import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_avg_fn
@@ -10,8 +14,9 @@ __all__ = ["ExponentialMovingAverage"]
 class ExponentialMovingAverage(WeightAveraging):
     """Lightning's exponential moving average for a search as well: only floating-point tensors are averaged.
 
-    Other buffers (the boolean support of a search, counters) are copied. Lightning's `EMAWeightAveraging` averages them
-    too, which opens choices again that have been closed, unless it is given ``use_buffers=False``.
+    Other buffers (the boolean support of a search, counters) always are those of the current model. Lightning's
+    `EMAWeightAveraging` averages them too, which opens choices again that have been closed, unless it is given
+    ``use_buffers=False``. Until the first update, the averaged weights are the current ones.
 
     Args:
         decay: Decay of the average, in [0, 1).
@@ -45,3 +50,29 @@ class ExponentialMovingAverage(WeightAveraging):
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Whether the weights after this step count."""
         return step_idx is not None and step_idx >= self.from_step and step_idx % self.every_n_steps == 0
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validate the average."""
+        self._follow(pl_module)
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the average in the module."""
+        self._follow(pl_module)
+        super().on_train_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the average beside the current weights."""
+        self._follow(pl_module)
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+
+    def _follow(self, pl_module: L.LightningModule) -> None:
+        """Bring what is not averaged up to date: a choice may have been closed since the last update."""
+        average = self._average_model
+        if average is None:
+            return
+        everything = int(average.n_averaged) == 0
+        averaged = chain(average.module.parameters(), average.module.buffers())
+        for mean, current in zip(averaged, chain(pl_module.parameters(), pl_module.buffers()), strict=True):
+            if everything or not mean.is_floating_point():
+                mean.data.copy_(current.data)

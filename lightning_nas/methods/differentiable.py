@@ -248,7 +248,7 @@ class DifferentiableSearch(SearchModule):
 
     def _report(self, name: str, loss: Tensor) -> None:
         self.check_finite(loss, name, self._optimizers()[0].param_groups[0]["lr"])
-        self.log(name, loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
+        self.log(name, loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=1, sync_dist=True)
 
     # --- epochs and validation
 
@@ -274,8 +274,9 @@ class DifferentiableSearch(SearchModule):
         kept = [names[name][k] for name, picks in self.genotype().picks.items() for k in picks]
         support = self.relaxation.support
         figures = {f"arch/entropy/{group}": float(entropy(rows)) for group, rows in self.relaxation.mean().items()}
-        figures |= {"arch/skips": float(kept.count("skip_connect"))}
-        self.log_dict(figures | {"support/open": float(sum(len(support.open(g)[r]) for g, r, _ in support.rows()))})
+        figures["arch/skips"] = float(kept.count("skip_connect"))
+        figures["support/open"] = float(sum(len(support.open(group)[row]) for group, row, _ in support.rows()))
+        self.log_dict(figures, sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss and accuracy of the supernet under the expected weights, with the statistics of the batch."""

@@ -49,5 +49,5 @@ def _read(csv_path: Path) -> dict[str, list[tuple[int, float]]]:
         for row in csv.DictReader(file):
             for name, value in row.items():
                 if value and row.get("epoch") and name.endswith(("/loss", "/acc")):
-                    curves.setdefault(name, []).append((int(row["epoch"]), float(value)))
+                    curves.setdefault(name, []).append((int(float(row["epoch"])), float(value)))
     return curves

@@ -64,8 +64,8 @@ class MixedCell(nn.Module):
         """The mixture on one edge, each candidate with weight one where none are given; nothing if it is empty."""
         edge = self.edges[row]
         assert isinstance(edge, nn.ModuleList)  # noqa: S101  (for the type checker)
-        chosen = range(len(edge)) if active is None else active
-        chosen = [k for k in chosen if not isinstance(edge[k], Zero)]
+        asked = range(len(edge)) if active is None else active
+        chosen = [k for k in asked if not isinstance(edge[k], Zero)]
         terms = [edge[k](x) if weight is None else weight[k] * edge[k](x) for k in chosen]
         return _add(terms) if terms else None
 

@@ -71,7 +71,7 @@ class Quadratic:
 @every
 def test_it_is_of_the_protocol_and_can_be_copied(make: Make, order: str) -> None:
     assert isinstance(make(), Hypergradient)
-    for copied in (copy.deepcopy(make()), pickle.loads(pickle.dumps(make()))):  # noqa: S301
+    for copied in (copy.deepcopy(make()), pickle.loads(pickle.dumps(make()))):
         quadratic = Quadratic()
         torch.testing.assert_close(copied(quadratic.problem()), quadratic.expected(order))
 

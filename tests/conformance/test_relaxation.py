@@ -194,7 +194,9 @@ def test_a_state_restores_theta_support_and_the_next_draws(
     assert all(equal(relaxation(), again()) for _ in range(4))
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))], ids=["deepcopy", "pickle"])  # noqa: S301
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))], ids=["deepcopy", "pickle"]
+)
 @every
 def test_a_copy_draws_the_same_on_its_own(make: Callable[..., Relaxation], duplicate: Callable[[Any], Any]) -> None:
     relaxation = spread(make(RAGGED))

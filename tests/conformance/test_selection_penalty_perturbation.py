@@ -171,7 +171,10 @@ def test_a_search_adds_a_regularizer_to_the_upper_loss_alone(regularizer: Regula
     (plain, plain_fit), (more, more_fit) = ends
     assert all(torch.equal(a, b) for a, b in zip(plain.supernet.parameters(), more.supernet.parameters(), strict=True))
     assert not torch.equal(plain.relaxation.theta["cell"], more.relaxation.theta["cell"])
-    for key in ("train/loss", "arch/loss"):  # losses of different methods can be compared: what is logged has no penalty
+    for key in (
+        "train/loss",
+        "arch/loss",
+    ):  # losses of different methods can be compared: what is logged has no penalty
         assert plain_fit.callback_metrics[key] == more_fit.callback_metrics[key]
 
 
@@ -217,6 +220,6 @@ def test_an_attack_raises_the_loss_that_it_is_given() -> None:
     ids=[*SELECTIONS, *REGULARIZERS, *PERTURBATIONS],
 )
 def test_parts_can_be_copied_and_pickled(part: Any) -> None:
-    for copied in (copy.deepcopy(part), pickle.loads(pickle.dumps(part))):  # noqa: S301
+    for copied in (copy.deepcopy(part), pickle.loads(pickle.dumps(part))):
         assert type(copied) is type(part)
         assert vars(copied) == vars(part)

@@ -299,7 +299,7 @@ def test_a_module_made_from_data_sets() -> None:
 
 
 def test_it_can_be_sent_to_another_process() -> None:
-    data = pickle.loads(pickle.dumps(BilevelDataModule(Everything(), seed=5)))  # noqa: S301
+    data = pickle.loads(pickle.dumps(BilevelDataModule(Everything(), seed=5)))
     assert data.seed == 5
     assert data.on_after_batch_transfer((2, 0), 0) == (2000, 0)
 

@@ -207,7 +207,7 @@ def test_networks_can_be_copied_pickled_and_restored(text: str) -> None:
     network = small(text, drop_path=0.3, auxiliary=True).eval()
     x = torch.randn(2, 3, 16, 16)
     expected = network(x)
-    copied, pickled = copy.deepcopy(network), pickle.loads(pickle.dumps(network))  # noqa: S301
+    copied, pickled = copy.deepcopy(network), pickle.loads(pickle.dumps(network))
     fresh = small(text, auxiliary=True).eval()
     fresh.load_state_dict(network.state_dict())
     for other in (copied, pickled, fresh):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ def command_line(sweep: dict[str, Any], point: dict[str, Any]) -> list[str]:
     return words
 
 
+@pytest.fixture
+def own_service() -> Iterator[None]:
+    """A W&B service of this test's own: it resolves relative paths in the folder where it was started."""
+    wandb.finish()
+    wandb.teardown()
+    yield
+    wandb.finish()
+    wandb.teardown()
+
+
 def test_there_is_a_sweep() -> None:
     assert SWEEPS
 
@@ -61,6 +72,7 @@ def test_sweep_is_valid(path: Path) -> None:
     assert any("WandbLogger" in word for word in sweep["command"])  # or the sweep sees no metric
 
 
+@pytest.mark.usefixtures("own_service")
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_two_points_run(path: Path, tmp_path: Path) -> None:
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")  # an agent runs at the root of the project
@@ -85,4 +97,3 @@ def test_two_points_run(path: Path, tmp_path: Path) -> None:
         assert (folder / "summary.json").is_file()
     assert len(points) > 1
     assert len(folders) == 2
-    wandb.teardown()

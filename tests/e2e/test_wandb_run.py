@@ -88,6 +88,16 @@ class Run:
         return [row[key] for row in self.history if key in row]
 
 
+@pytest.fixture(autouse=True)
+def own_service() -> Iterator[None]:
+    """A W&B service of this test's own: it resolves relative paths in the folder where it was started."""
+    wandb.finish()
+    wandb.teardown()
+    yield
+    wandb.finish()
+    wandb.teardown()
+
+
 @pytest.fixture
 def run(project: Path, tmp_path: Path) -> Run:
     """A search of two epochs with the W&B logger."""

@@ -51,9 +51,7 @@ def fixed_point(hypergradient: Hypergradient, xi: float) -> tuple[float, float]:
         (FiniteDifference, 0.5, 1.0),
     ],
 )
-def test_where_it_leads_on_the_problem_of_the_paper(
-    make: Callable[[], Hypergradient], xi: float, end: float
-) -> None:
+def test_where_it_leads_on_the_problem_of_the_paper(make: Callable[[], Hypergradient], xi: float, end: float) -> None:
     """``2 / (1 + 2 xi)`` through a virtual step of length xi, 2 without one; the solution is 1."""
     a, w = fixed_point(make(), xi)
     assert a == pytest.approx(end, abs=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -104,7 +105,7 @@ def test_the_error_of_the_finite_difference_falls_with_the_square_of_its_step() 
         exact = Unrolled()(problem)
         errors = [distance(FiniteDifference(r)(problem), exact) for r in (1e-2, 1e-3, 1e-4)]
         assert errors[0] < 1e-2
-        assert [math.log10(a / b) for a, b in zip(errors, errors[1:], strict=False)] == pytest.approx([2, 2], abs=0.05)
+        assert [math.log10(a / b) for a, b in itertools.pairwise(errors)] == pytest.approx([2, 2], abs=0.05)
         assert distance(FirstOrder()(problem), exact) > 0.05  # so the second order is there to be measured
 
     on_a_problem(look, Smooth())

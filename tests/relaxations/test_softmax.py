@@ -41,8 +41,12 @@ def test_gradients_of_the_masked_softmax() -> None:
 def test_weights_are_the_softmax_of_theta() -> None:
     relaxation = Softmax(DECISIONS, init_std=1.0)
     rows = relaxation().weights
-    np.testing.assert_allclose(rows["inputs"].detach(), reference(relaxation.theta["inputs"].detach(), axis=-1), rtol=1e-6)
-    np.testing.assert_allclose(rows["ops"][1, :2].detach(), reference(relaxation.theta["ops"][1, :2].detach()), rtol=1e-6)
+    np.testing.assert_allclose(
+        rows["inputs"].detach(), reference(relaxation.theta["inputs"].detach(), axis=-1), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        rows["ops"][1, :2].detach(), reference(relaxation.theta["ops"][1, :2].detach()), rtol=1e-6
+    )
     assert rows["ops"][1, 2] == 0
 
 

@@ -210,14 +210,12 @@ def test_another_process_draws_the_same_bytes(tmp_path: Path) -> None:
         "from lightning_nas.spaces import load_genotype;"
         "save_drawing(*load_genotype('darts_v2'), Path('there'))"
     )
-    subprocess.run(
-        [sys.executable, "-c", program], check=True, cwd=tmp_path, env=os.environ | {"PYTHONHASHSEED": "77"}
-    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, env=os.environ | {"PYTHONHASHSEED": "77"})
     assert (tmp_path / "there.svg").read_bytes() == svg.read_bytes()
 
 
 def boxes(figure: Figure) -> list[tuple[str, float, float, float, float]]:
-    """Text and corners of each node and label, panel by panel shifted apart by where they are."""
+    """Text and corners, in pixels of the figure, of each node, label and title."""
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     texts = [child for axes in figure.axes for child in axes.get_children() if isinstance(child, Text)]

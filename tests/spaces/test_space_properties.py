@@ -43,7 +43,7 @@ def test_a_sample_is_valid_and_survives_every_text(name: str, seed: int) -> None
     assert space.from_json(space.to_json(genotype)) == space.parse(space.to_json(genotype)) == genotype
     loaded, back = load_genotype(space.to_json(genotype))
     assert (loaded.name, back) == (name, genotype)
-    assert pickle.loads(pickle.dumps(genotype)) == copy.deepcopy(genotype) == genotype  # noqa: S301
+    assert pickle.loads(pickle.dumps(genotype)) == copy.deepcopy(genotype) == genotype
     assert hash(space.parse(space.format(genotype))) == hash(genotype)
 
 

@@ -69,7 +69,7 @@ def separable(x: Tensor, w: list[Tensor], stride: int, kernel: int, dilation: in
     return norm(F.conv2d(F.conv2d(x.relu(), w[0], None, stride, padding, dilation, channels), w[1]))
 
 
-def candidate(name: str, x: Tensor, w: list[Tensor], stride: int, published: str) -> Tensor:  # noqa: C901
+def candidate(name: str, x: Tensor, w: list[Tensor], stride: int, published: str) -> Tensor:
     """An operation by its definition, on weights in the order of its layers."""
     kernel = int(name[-1]) if name[-1].isdigit() else 0
     if name == "none":
@@ -94,7 +94,9 @@ def reference(cell: Cell, module: MixedCell, states: tuple[Tensor, ...], sample:
     kind, nodes = cell.place.kind, list(states)
     if cell.inputs == 2:
         before, last = (list(part.parameters()) for part in module.preprocess)
-        first = factorized(states[0], before) if cell.place.reduced_before else norm(F.conv2d(states[0].relu(), *before))
+        first = (
+            factorized(states[0], before) if cell.place.reduced_before else norm(F.conv2d(states[0].relu(), *before))
+        )
         nodes = [first, norm(F.conv2d(states[1].relu(), *last))]
     given = sample.weights.get(kind, torch.ones(len(cell.edges), len(cell.ops)).to(states[0]))
     across = sample.weights.get(f"{kind}/inputs", torch.ones(4, 5).to(states[0]))
@@ -135,14 +137,19 @@ def samples(cell: Cell) -> Iterator[tuple[str, Sample]]:
     yield "dense", Sample({kind: weights()})
     yield "some active", Sample({kind: weights()}, {kind: narrowed})
     yield "one path", Sample({kind: weights()}, {kind: one})
-    yield "some rows empty", Sample({kind: weights()}, {kind: tuple(r if i % 2 else () for i, r in enumerate(narrowed))})
+    yield (
+        "some rows empty",
+        Sample({kind: weights()}, {kind: tuple(r if i % 2 else () for i, r in enumerate(narrowed))}),
+    )
     yield "nothing active", Sample({kind: weights()}, {kind: ((),) * edges})
     yield "zero but active", Sample({kind: (0 * weights().detach()).requires_grad_()}, {kind: narrowed})
     yield "not relaxed", Sample({}, {kind: one})
     into_last = [row for row, edge in enumerate(cell.edges) if edge[0] == cell.edges[-1][0]]
     if cell.ops[0] == "none":
         yield "only none", Sample({kind: weights()}, {kind: ((0,),) * edges})
-        into_first = tuple((0,) if edge[0] == cell.inputs else row for edge, row in zip(cell.edges, narrowed, strict=True))
+        into_first = tuple(
+            (0,) if edge[0] == cell.inputs else row for edge, row in zip(cell.edges, narrowed, strict=True)
+        )
         yield "first node only none", Sample({kind: weights()}, {kind: into_first})
         last = tuple((0,) if row in into_last else active for row, active in enumerate(narrowed))
         yield "last node only none", Sample({kind: weights()}, {kind: last})
