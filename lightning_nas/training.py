@@ -159,7 +159,8 @@ class ReproducibleModule(L.LightningModule):
     """A LightningModule whose fit resumes exactly and stops at the first loss that is not finite.
 
     Its checkpoints hold the state of the global random generators, which is set again before the first batch after a
-    resume (of rank 0: with several processes, drop-path draws differ after a resume).
+    resume (of rank 0: with several processes, drop-path draws differ after a resume). The loaders must draw nothing
+    from those generators, as the ones of `lightning_nas.data` do; a plain DataLoader does at each epoch's start.
     """
 
     def __init__(self) -> None:
@@ -173,6 +174,10 @@ class ReproducibleModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the state of the random generators, to be set before the first batch."""
         self._resumed_rng = checkpoint.get("rng_state")
+
+    def setup(self, stage: str) -> None:
+        """Forget the generators of a checkpoint that was loaded outside a fit; a resume brings its own after this."""
+        self._resumed_rng = None
 
     def on_train_epoch_start(self) -> None:
         """Set the random generators after a resume."""

@@ -132,6 +132,7 @@ class DerivedTraining(ReproducibleModule):
 
     def setup(self, stage: str) -> None:
         """Compare the data module with the network, before any work is done."""
+        super().setup(stage)
         self.require_classes(self.num_classes)
         self.require_image_size(getattr(self.network, "reductions", 0))
         self.image_size = int(getattr(getattr(self.trainer, "datamodule", None), "image_size", self.image_size))
@@ -170,6 +171,11 @@ class DerivedTraining(ReproducibleModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the classifier plus, weighted, that of the auxiliary head."""
+        if isinstance(batch, dict):
+            raise TypeError(
+                f"the training of a network takes batches (x, y), not a dict of {sorted(batch)}; pass the data module"
+                " itself, not its BilevelDataModule"
+            )
         x, y = batch
         derived = self._derived()
         if derived is None or derived.auxiliary is None or not self.auxiliary_weight or len(x) < 2:

@@ -117,6 +117,7 @@ class DifferentiableSearch(SearchModule):
 
     def setup(self, stage: str) -> None:
         """Compare the data module and the strategy with what the search needs."""
+        super().setup(stage)
         self.require_classes(self.num_classes)
         self.require_image_size(getattr(self.supernet, "reductions", 0))
         if stage == "fit":

@@ -125,6 +125,21 @@ def test_only_the_chosen_steps_count(every: int, start: int, updates: list[int])
     assert_states_close(copy_of(module), expected(history.states, 0.7, updates))
 
 
+def test_the_averaged_model_itself_is_right_after_every_update() -> None:
+    ema, history = ExponentialMovingAverage(0.9), History(close=3)
+    found: list[dict[str, Tensor]] = []
+
+    class Look(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            assert ema._average_model is not None
+            found.append(copy_of(ema._average_model.module))
+
+    trainer(history, ema, Look()).fit(Line(), loader(), loader(1))
+    assert len(found) == 8
+    for step, state in enumerate(found):
+        assert_states_close(state, expected(history.states[: step + 1], 0.9, list(range(step + 1))))
+
+
 def test_should_update_is_about_steps_only() -> None:
     callback = ExponentialMovingAverage(every_n_steps=2, from_step=3)
     assert [step for step in range(9) if callback.should_update(step_idx=step)] == [4, 6, 8]

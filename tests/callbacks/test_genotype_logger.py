@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -209,6 +210,7 @@ def test_an_offline_run_has_texts_picture_and_artifact(
         folder, name = Path(logger.experiment.dir).parent, f"genotype-{logger.experiment.id}"
     finally:
         wandb.finish()
+        wandb.teardown()
     assert silent_server == []
     assert tmp_path in folder.parents
     check_tables(folder / "files" / "media" / "table" / "genotype", search, genotypes)
@@ -220,12 +222,18 @@ def test_an_offline_run_has_texts_picture_and_artifact(
             assert picture.format == "PNG"
             assert min(picture.size) > 300
     (log,) = folder.glob("*.wandb")
-    content = log.read_bytes()
-    assert name.encode() in content
-    assert b"genotype.json" in content
+    assert_written(log, name.encode(), b"genotype.json")
     kept = [path for path in (tmp_path / "data").rglob("*") if path.is_file() and is_genotype(path)]
     assert kept, "the content of the artifact waits for a later upload"
     assert {load_genotype(path)[1] for path in kept} == {genotypes[-1]}
+
+
+def assert_written(path: Path, *wanted: bytes, seconds: float = 20) -> None:
+    """The process of W&B may still be writing its file when `finish` returns."""
+    end = time.monotonic() + seconds
+    while not all(part in path.read_bytes() for part in wanted):
+        assert time.monotonic() < end, f"{path} lacks one of {wanted}"
+        time.sleep(0.05)
 
 
 def check_tables(folder: Path, search: DARTS, genotypes: list[Genotype]) -> None:

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_nas.data import DigitsDataModule
+from lightning_nas.data import BilevelDataModule, DigitsDataModule
 from lightning_nas.derived import DerivedNetwork, DerivedTraining
 from lightning_nas.spaces import get_space, load_genotype
 from lightning_nas.training import NonFiniteLossError, SGDCosine
@@ -456,3 +456,12 @@ def test_the_configuration_prints_the_recipe(capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr().out
     for line in ("genotype: darts_v2", "auxiliary_weight: 0.4", "drop_path: 0.2", "lr: 0.025", "clip: 5.0"):
         assert line in printed
+
+
+def test_pairs_of_a_search_are_refused() -> None:
+    trainer = L.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    module = DerivedTraining(NB, channels=4, cells=1, in_channels=1, auxiliary_weight=0.0)
+    with pytest.raises(TypeError, match=r"not a dict of .*pass the data module itself"):
+        trainer.fit(module, BilevelDataModule(DigitsDataModule()))

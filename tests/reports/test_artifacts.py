@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -98,17 +99,20 @@ def test_a_folder_is_made_with_its_parents_and_left_empty(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("below", ["run", "run/deeper"])
-@pytest.mark.parametrize("what", ["folder", "genotype", "summary"])
-def test_a_folder_that_cannot_be_is_named_with_advice(tmp_path: Path, below: str, what: str) -> None:
+@pytest.mark.parametrize(
+    "write",
+    [
+        require_writable,
+        lambda folder: write_genotype(*load_genotype("darts_v2"), folder),
+        lambda folder: write_summary(folder, {}),
+    ],
+    ids=["folder", "genotype", "summary"],
+)
+def test_a_folder_that_cannot_be_is_named_with_advice(tmp_path: Path, below: str, write: Callable[[Path], Any]) -> None:
     (tmp_path / "file").write_text("kept")
     folder = tmp_path / "file" / below
     with pytest.raises(OSError, match="cannot write to the folder") as caught:
-        if what == "folder":
-            require_writable(folder)
-        elif what == "genotype":
-            write_genotype(*load_genotype("darts_v2"), folder)
-        else:
-            write_summary(folder, {})
+        write(folder)
     message = str(caught.value)
     assert "\n" not in message
     assert repr(str(folder)) in message
