@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,6 +33,14 @@ class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite."""
 
 
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def _not_negative(*values: float) -> bool:
+    return all(math.isfinite(value) and value >= 0 for value in values)
+
+
 _ENDLESS = 10**18  # epochs of a schedule that stays at its start
 
 
@@ -48,7 +57,7 @@ class SGDCosine:
         clip: Norm to which the gradient of all weights together is clipped; ``None`` for no clipping.
 
     Raises:
-        ValueError: If a rate is negative, or `lr` or `clip` is not positive.
+        ValueError: If a rate is negative or not finite, `lr` or `clip` is not positive, or Nesterov's has no momentum.
 
     Example:
         >>> SGDCosine(lr=0.1).optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"]
@@ -63,10 +72,17 @@ class SGDCosine:
     clip: float | None = 5.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.lr_min < 0 or self.momentum < 0 or self.weight_decay < 0:
-            raise ValueError(f"{self}: lr must be positive; lr_min, momentum and weight_decay must not be negative")
-        if self.clip is not None and self.clip <= 0:
-            raise ValueError(f"clip={self.clip} must be positive; give None for no clipping")
+        if not (_positive(self.lr) and _not_negative(self.lr_min, self.momentum, self.weight_decay)):
+            raise ValueError(
+                f"{self}: lr must be positive; lr_min, momentum and weight_decay must not be negative; all must be"
+                " finite"
+            )
+        if self.clip is not None and not _positive(self.clip):
+            raise ValueError(f"clip={self.clip} must be positive and finite; give None for no clipping")
+        if self.nesterov and not self.momentum:
+            raise ValueError(
+                f"nesterov={self.nesterov} with momentum={self.momentum}: give a positive momentum, or nesterov=False"
+            )
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> SGD:
         """The optimiser of these parameters."""
@@ -86,6 +102,9 @@ class AdamTheta:
         betas: Decay of the moments.
         weight_decay: L2 penalty.
         clip: Norm to which the architecture gradient is clipped; ``None`` for no clipping.
+
+    Raises:
+        ValueError: If a value is out of range or not finite.
     """
 
     lr: float = 3e-4
@@ -94,8 +113,12 @@ class AdamTheta:
     clip: float | None = None
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.weight_decay < 0 or (self.clip is not None and self.clip <= 0):
-            raise ValueError(f"{self}: lr and clip must be positive, weight_decay must not be negative")
+        if not (_positive(self.lr) and _not_negative(self.weight_decay)):
+            raise ValueError(f"{self}: lr must be positive, weight_decay must not be negative; both must be finite")
+        if self.clip is not None and not _positive(self.clip):
+            raise ValueError(f"clip={self.clip} must be positive and finite; give None for no clipping")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={self.betas}: both must be at least 0 and less than 1")
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> Adam:
         """The optimiser of these parameters."""

@@ -256,11 +256,13 @@ class DifferentiableSearch(SearchModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Restore generators after a resume, and catch up with a schedule saved just before an epoch's end."""
         super().on_train_batch_start(batch, batch_idx)
-        scheduler = self._schedule()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")  # the steps were resumed
-            while scheduler.last_epoch < self.current_epoch:
-                scheduler.step()
+        while self._schedule().last_epoch < self.current_epoch:
+            self._step_schedule()
+
+    def _step_schedule(self) -> None:
+        with warnings.catch_warnings():  # a fit resumed at an epoch's last batch has taken its steps before
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self._schedule().step()
 
     def _schedule(self) -> CosineAnnealingLR:
         scheduler = self.lr_schedulers()
@@ -270,7 +272,7 @@ class DifferentiableSearch(SearchModule):
 
     def on_train_epoch_end(self) -> None:
         """Step the schedule and log the state of the architecture."""
-        self._schedule().step()
+        self._step_schedule()
         names = {d.name: d.choices for rows in self.space.decisions.values() for d in rows}
         kept = [names[name][k] for name, picks in self.genotype().picks.items() for k in picks]
         support = self.relaxation.support
