@@ -1,12 +1,15 @@
 """The genotype of each epoch, where people look: in the terminal and in the experiment tracker."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_nas.arch import Genotype
 from lightning_nas.reports import draw_figure, draw_text, save_drawing
@@ -25,7 +28,8 @@ class GenotypeLogger(Callback):
     """After each epoch, draw the genotype in the terminal and log its text and picture to every logger that takes them.
 
     Weights & Biases gets the text as a table, the picture as an image, and the final genotype as an artifact;
-    TensorBoard gets text and picture. Any other logger is left alone.
+    TensorBoard gets text and picture. Any other logger is left alone, and an error of a logger is no more than a
+    warning.
 
     Args:
         terminal: Whether to print.
@@ -48,22 +52,27 @@ class GenotypeLogger(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Report the genotype that the epoch has led to."""
-        if not trainer.is_global_zero or (trainer.current_epoch + 1) % self.every_n_epochs:
+        if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         search: _HasGenotype = pl_module  # type: ignore[assignment]
-        genotype = search.genotype()
+        genotype = search.genotype()  # in every process: a selection may let them agree
+        if not trainer.is_global_zero:
+            return
         if self.terminal:
             _print(trainer, f"genotype after epoch {trainer.current_epoch}\n{draw_text(search.space, genotype)}")
         self._texts.append([str(trainer.current_epoch), search.space.format(genotype)])
         for logger in trainer.loggers:
-            self._log(logger, search.space, genotype, trainer.global_step)
+            with _never_stopping(logger):
+                self._log(logger, search.space, genotype, trainer.global_step)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the final genotype as an artifact of the run."""
         search: _HasGenotype = pl_module  # type: ignore[assignment]
+        genotype = search.genotype()
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, WandbLogger):
-                _log_artifact(logger, search.space, search.genotype())
+                with _never_stopping(logger):
+                    _log_artifact(logger, search.space, genotype)
 
     def _log(self, logger: Logger, space: Space, genotype: Genotype, step: int) -> None:
         if isinstance(logger, WandbLogger):
@@ -76,6 +85,15 @@ class GenotypeLogger(Callback):
             logger.experiment.add_text("genotype", f"`{space.format(genotype)}`", step)
             if self.pictures:
                 logger.experiment.add_figure("genotype/cell", draw_figure(space, genotype), step)
+
+
+@contextmanager
+def _never_stopping(logger: Logger) -> Iterator[None]:
+    """Turn an error of a logger (a full disk, a run that is finished) into a warning: the search goes on."""
+    try:
+        yield
+    except Exception as error:
+        rank_zero_warn(f"{type(logger).__name__} did not take the genotype: {type(error).__name__}: {error}")
 
 
 def _print(trainer: L.Trainer, text: str) -> None:

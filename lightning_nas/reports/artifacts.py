@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,9 +45,9 @@ def write_genotype(space: Space, genotype: Genotype, folder: Path) -> list[Path]
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
-    """Write ``summary.json`` to a folder."""
+    """Write ``summary.json`` to a folder; a number that JSON does not have (NaN, infinity) becomes null."""
     require_writable(folder)
-    text = json.dumps(dict(summary), indent=2) + "\n"
+    text = json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n"
     return write_whole(folder / "summary.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
@@ -61,6 +62,17 @@ def list_artifacts(folder: Path) -> str:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return "\n".join(f"{_size(path.stat().st_size):>10}  {path.relative_to(folder)}" for path in files)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: tensors and arrays as numbers, no NaN."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return _plain(value.tolist()) if hasattr(value, "tolist") else value
 
 
 def _size(count: float) -> str:

@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
+import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Polygon
 from matplotlib.path import Path as MplPath
+from matplotlib.textpath import TextPath
 
 from lightning_nas.arch import Genotype
 from lightning_nas.reports.files import write_whole
+from lightning_nas.reports.layout import Box, CellLayout, Route, layout_cell
 from lightning_nas.spaces import CellGraph, Space
 
 __all__ = ["draw_figure", "draw_text", "save_drawing"]
 
-_COLOURS = {"conv": "#1f77b4", "pool": "#2ca02c", "skip": "#888888", "none": "#d62728", "": "#bbbbbb"}
-_FAMILIES = {"conv": "convolution", "pool": "pooling", "skip": "skip", "none": "none", "": "concatenation"}
+_FONT = FontProperties(family="DejaVu Sans")
+_OP_SIZE, _NODE_SIZE = 8.5, 10.0
+_MARGIN, _TITLE, _LEGEND = 0.12, 0.32, 0.36
+_COLOURS = {  # line, fill
+    "conv": ("#2f6db3", "#e3eef9"),
+    "pool": ("#c4662a", "#fbe9dc"),
+    "skip": ("#3a8f5a", "#e2f3e7"),
+    "none": ("#a0a0a0", "#f6f6f6"),
+    "other": ("#7d55a8", "#efe7f7"),
+    "": ("#8a8a8a", "#ffffff"),
+}
+_FAMILIES = {
+    "conv": "convolution",
+    "pool": "pooling",
+    "skip": "skip",
+    "none": "none",
+    "other": "other",
+    "": "concatenation",
+}
+_BOX_MARKS, _ASCII_MARKS = ("┬", "├", "└"), ("|", "|", "|")
 
 
 def draw_text(space: Space, genotype: Genotype) -> str:
     """The cells of a genotype for the terminal, a line per node.
+
+    Where the standard output cannot show box characters, plain bars stand in their place.
 
     Example:
         >>> from lightning_nas.spaces import load_genotype
@@ -32,6 +56,7 @@ def draw_text(space: Space, genotype: Genotype) -> str:
              ├ 2      = skip_connect(input) + none(1)
              └ output = none(input) + none(1) + nor_conv_1x1(2)
     """
+    first, middle, last = _BOX_MARKS if _can_print("".join(_BOX_MARKS)) else _ASCII_MARKS
     blocks = []
     for kind, graph in space.graphs(genotype).items():
         into: dict[int, list[str]] = {}
@@ -42,9 +67,18 @@ def draw_text(space: Space, genotype: Genotype) -> str:
         lines = [(_plain(graph.nodes[target]), " + ".join(terms)) for target, terms in sorted(into.items())]
         lines += [(_plain(graph.nodes[target]), f"concat({', '.join(names)})") for target, names in plain.items()]
         width = max(len(name) for name, _ in lines)
-        marks = [f"{kind} ┬"] + [" " * len(kind) + " ├"] * (len(lines) - 2) + [" " * len(kind) + " └"]
+        indent = " " * len(kind)
+        marks = [f"{kind} {first}", *[f"{indent} {middle}"] * (len(lines) - 2), f"{indent} {last}"]
         blocks += [f"{mark} {name:<{width}} = {text}" for mark, (name, text) in zip(marks, lines, strict=False)]
     return "\n".join(blocks)
+
+
+def _can_print(text: str) -> bool:
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def _plain(label: str) -> str:
@@ -53,22 +87,44 @@ def _plain(label: str) -> str:
 
 
 def draw_figure(space: Space, genotype: Genotype) -> Figure:
-    """The cells of a genotype as a picture: nodes in a row, an arc for each operation, one cell below another.
+    """The cells of a genotype as a picture, left to right, one below another.
 
-    Arcs whose spans overlap run at different heights, so that no two labels and no node and label overlap.
+    Each operation is a box on the way of its edge. No boxes overlap, and no edge passes through the box of another.
     """
     graphs = space.graphs(genotype)
-    lanes = {kind: _lanes(graph) for kind, graph in graphs.items()}
-    heights = [max(map(abs, lanes[kind].values()), default=1) for kind in graphs]
-    width = 1.45 * max(len(graph.nodes) for graph in graphs.values()) + 0.3
-    figure = Figure(figsize=(width, sum(0.95 * height + 0.9 for height in heights) + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(graphs), 1, squeeze=False, height_ratios=[h + 1 for h in heights])[:, 0]
-    for axes, (kind, graph) in zip(panels, graphs.items(), strict=True):
-        _draw_cell(axes, kind, graph, lanes[kind])
+    layouts = {kind: _layout(graph) for kind, graph in graphs.items()}
     families = {_family(label) for graph in graphs.values() for _, _, label in graph.edges}
-    handles = [Line2D([], [], color=_COLOURS[f], lw=2, label=_FAMILIES[f]) for f in _COLOURS if f in families]
-    figure.legend(handles=handles, loc="outside lower center", ncols=max(len(handles), 1), frameon=False)
+    legend = sum(_width(_FAMILIES[f], _OP_SIZE) + 0.45 for f in families)
+    width = max([legend, *(layout.width for layout in layouts.values())]) + 2 * _MARGIN
+    height = sum(layout.height + _TITLE + 2 * _MARGIN for layout in layouts.values()) + _LEGEND
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+    top = 0.0
+    for kind, graph in graphs.items():
+        title = "cell" if kind == "cell" else f"{kind} cell"
+        axes.text(_MARGIN, top + 0.28, title, size=_NODE_SIZE, weight="bold", fontproperties=_FONT)
+        top += _TITLE + _MARGIN
+        _draw_cell(axes, graph, layouts[kind], top)
+        top += layouts[kind].height + _MARGIN
+    handles = [
+        Patch(facecolor=fill, edgecolor=line, label=_FAMILIES[family])
+        for family, (line, fill) in _COLOURS.items()
+        if family in families
+    ]
+    legend_font = {"family": "DejaVu Sans", "size": _OP_SIZE}
+    axes.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=max(len(handles), 1),
+        frameon=False,
+        prop=legend_font,
+        handlelength=1.2,
+        handletextpad=0.5,
+        columnspacing=1.4,
+        borderaxespad=0.4,
+    )
     return figure
 
 
@@ -81,57 +137,81 @@ def save_drawing(space: Space, genotype: Genotype, stem: Path) -> list[Path]:
     figure = draw_figure(space, genotype)
     paths = []
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lightning_nas"}):
-        for ending, extra in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 150})):
+        for ending, extra in ((".svg", {"metadata": {"Date": None}}), (".png", {"dpi": 200})):
             path = stem.with_name(stem.name + ending)
             paths.append(write_whole(path, lambda file, extra=extra: figure.savefig(file, **extra)))  # type: ignore[misc]
     return paths
 
 
 def _family(label: str) -> str:
-    return next((family for family in ("conv", "pool", "skip", "none") if family in label), "" if not label else "conv")
+    return next((family for family in ("conv", "pool", "skip", "none") if family in label), "other" if label else "")
 
 
-def _lanes(graph: CellGraph) -> dict[int, int]:
-    """Index of each labelled edge -> its height: 1, -1, 2, ... so that edges over a common stretch differ."""
-    order = sorted((t - s, s, index) for index, (s, t, label) in enumerate(graph.edges) if label)
-    taken: dict[int, list[tuple[int, int]]] = {}
-    lanes = {}
-    for _, source, index in order:
-        target = graph.edges[index][1]
-        heights = (sign * height for height in range(1, len(order) + 1) for sign in (1, -1))
-        lane = next(h for h in heights if all(target <= s or t <= source for s, t in taken.get(h, [])))
-        taken.setdefault(lane, []).append((source, target))
-        lanes[index] = lane
-    return lanes
+def _label(node: str) -> str:
+    return f"${node}$" if "_{" in node else node
 
 
-def _draw_cell(axes: Any, kind: str, graph: CellGraph, lanes: dict[int, int]) -> None:
-    lowest = min([*lanes.values(), 0]) - 0.8
-    for index, (source, target, label) in enumerate(graph.edges):
-        _draw_edge(axes, source, target, label, lanes.get(index, lowest))
-    for x, label in enumerate(graph.nodes):
-        box = {"boxstyle": "round,pad=0.35", "facecolor": "#f4f1de", "edgecolor": "#444444"}
-        text = f"${label}$" if "_" in label else label
-        axes.text(x, 0, text, ha="center", va="center", fontsize=11, bbox=box, zorder=4)
-    axes.set_title("cell" if kind == "cell" else f"{kind} cell", loc="left")
-    axes.set_xlim(-0.5, len(graph.nodes) - 0.5)
-    axes.set_ylim(lowest - 0.3, max([*lanes.values(), 0]) + 0.5)
-    axes.axis("off")
+@lru_cache(maxsize=256)
+def _width(text: str, size: float) -> float:
+    """The width of a text in inches; in a viewer with other fonts it is hardly ever wider than in this one."""
+    return float(TextPath((0, 0), text, size=size, prop=_FONT).get_extents().width) / 72
 
 
-def _draw_edge(axes: Any, source: int, target: int, label: str, lane: float) -> None:
-    """An arc that leaves its source, runs at the height of its lane, and ends as an arrow above or below its target."""
-    bend, end = 0.3, 0.24 if lane > 0 else -0.24
-    left, right = source + 0.05, target - 0.05
-    points = [(left, 0), (left, lane), (left + 0.05, lane), (left + bend, lane), (right - bend, lane)]
-    points += [(right - 0.05, lane), (right, lane), (right, end)]
-    codes = [MplPath.MOVETO, *[MplPath.CURVE4] * 3, MplPath.LINETO, *[MplPath.CURVE4] * 3]
-    colour = _COLOURS[_family(label)]
-    arrow = FancyArrowPatch(path=MplPath(points, codes), arrowstyle="-|>", mutation_scale=11, zorder=2, color=colour)
-    arrow.set_linewidth(1.6 if label else 1.0)
-    arrow.set_linestyle(":" if label == "none" else "-")
-    axes.add_patch(arrow)
-    if label:
-        box = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none"}
-        middle = (source + target) / 2
-        axes.text(middle, lane, label, ha="center", va="center", fontsize=8.5, color=colour, bbox=box, zorder=3)
+def _layout(graph: CellGraph) -> CellLayout:
+    nodes = [max(_width(_label(node), _NODE_SIZE) + 0.18, 0.3) for node in graph.nodes]
+    ops = [_width(label, _OP_SIZE) + 0.16 if label else 0.0 for _, _, label in graph.edges]
+    return layout_cell(graph, nodes, ops)
+
+
+def _draw_cell(axes: Any, graph: CellGraph, layout: CellLayout, top: float) -> None:
+    for (_, _, label), route in zip(graph.edges, layout.routes, strict=True):
+        _draw_route(axes, label, route, top)
+    for index, box in layout.ops.items():
+        label = graph.edges[index][2]
+        line, fill = _COLOURS[_family(label)]
+        _draw_box(axes, label, box, top, facecolor=fill, edgecolor=line, size=_OP_SIZE)
+    for node, box in zip(graph.nodes, layout.nodes, strict=True):
+        _draw_box(axes, _label(node), box, top, facecolor="#ffffff", edgecolor="#333333", size=_NODE_SIZE)
+
+
+def _draw_box(axes: Any, text: str, box: Box, top: float, facecolor: str, edgecolor: str, size: float) -> None:
+    corner, style = (box.x - box.width / 2 + _MARGIN, box.y - box.height / 2 + top), "round,pad=0,rounding_size=0.06"
+    patch = FancyBboxPatch(corner, box.width, box.height, boxstyle=style, linewidth=1.0, zorder=3)
+    patch.set(facecolor=facecolor, edgecolor=edgecolor)
+    axes.add_patch(patch)
+    axes.text(
+        box.x + _MARGIN,
+        box.y + top,
+        text,
+        ha="center",
+        va="center",
+        fontproperties=_FONT,
+        size=size,
+        color="#222222",
+        zorder=4,
+    )
+
+
+def _draw_route(axes: Any, label: str, route: Route, top: float) -> None:
+    """Straight through each layer, a curve that starts and ends level from one to the next, an arrow at the end."""
+    path = _path(route, top)
+    colour = _COLOURS[_family(label)][0]
+    axes.add_patch(PathPatch(path, fill=False, edgecolor="white", linewidth=3.6, zorder=2))
+    line = PathPatch(path, fill=False, edgecolor=colour, linewidth=1.3 if label else 1.0, zorder=2)
+    line.set_linestyle(":" if label == "none" else "-")
+    axes.add_patch(line)
+    x, y = route.lines[-1][1][0] + _MARGIN, route.lines[-1][1][1] + top
+    axes.add_patch(Polygon([(x, y), (x - 0.09, y - 0.04), (x - 0.09, y + 0.04)], facecolor=colour, zorder=2))
+
+
+def _path(route: Route, top: float) -> MplPath:
+    points, codes = [route.lines[0][0]], [MplPath.MOVETO]
+    for (start, end), following in zip(route.lines, [*route.lines[1:], None], strict=True):
+        if end[0] - start[0] > 1e-6:
+            points.append(end)
+            codes.append(MplPath.LINETO)
+        if following is not None:
+            middle = (end[0] + following[0][0]) / 2
+            points += [(middle, end[1]), (middle, following[0][1]), following[0]]
+            codes += [MplPath.CURVE4] * 3
+    return MplPath([(x + _MARGIN, y + top) for x, y in points], codes)

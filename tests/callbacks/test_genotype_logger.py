@@ -159,6 +159,52 @@ def test_what_tensorboard_is_given(pictures: bool) -> None:
     )
 
 
+class Broken(Recorded):
+    """A logger whose disk is full."""
+
+    @property
+    def experiment(self) -> Any:
+        raise OSError("no space left on device")
+
+
+def test_a_logger_that_fails_stops_nothing() -> None:
+    search, working = DARTS("nasbench201", channels=4, cells=1, in_channels=1), Recorded()
+    trainer: Any = SimpleNamespace(is_global_zero=True, current_epoch=0, global_step=1, loggers=[Broken(), working])
+    with pytest.warns(UserWarning, match=r"^Broken did not take the genotype: OSError: no space left on device$"):
+        GenotypeLogger(terminal=False).on_train_epoch_end(trainer, search)
+    assert len(working.texts) == 1  # and the next one has it
+
+
+def test_a_run_that_is_finished_stops_nothing(tmp_path: Path, silent_server: list[Any]) -> None:
+    logger = WandbLogger(project="test", offline=True, save_dir=tmp_path)
+    search = DARTS("nasbench201", channels=4, cells=1, in_channels=1)
+    trainer: Any = SimpleNamespace(is_global_zero=True, current_epoch=0, global_step=1, loggers=[logger])
+    assert logger.experiment.id
+    wandb.finish()
+    callback = GenotypeLogger(terminal=False)
+    with pytest.warns(UserWarning, match=r"^WandbLogger did not take the genotype: UsageError: Run"):
+        callback.on_train_epoch_end(trainer, search)
+    with pytest.warns(UserWarning, match=r"^WandbLogger did not take the genotype: UsageError: Run"):
+        callback.on_fit_end(trainer, search)
+
+
+def test_every_process_asks_for_the_genotype(capsys: Any) -> None:
+    """A selection may let the processes agree, which waits for all of them."""
+
+    class Asked(DARTS):
+        asked = 0
+
+        def genotype(self) -> Genotype:
+            self.asked += 1
+            return super().genotype()
+
+    search, callback = Asked("nasbench201", channels=4, cells=1, in_channels=1), GenotypeLogger()
+    trainer: Any = SimpleNamespace(is_global_zero=False, current_epoch=0, loggers=[])
+    callback.on_train_epoch_end(trainer, search)
+    callback.on_fit_end(trainer, search)
+    assert (search.asked, capsys.readouterr().out) == (2, "")
+
+
 def test_tensorboard_itself(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from lightning_nas.reports import list_artifacts, require_writable, save_drawing, write_genotype, write_summary
@@ -166,6 +169,17 @@ def test_a_summary_is_plain_json(tmp_path: Path) -> None:
     path = write_summary(tmp_path, summary)
     assert path == tmp_path / "summary.json"
     assert json.loads(path.read_text()) == summary
+
+
+def test_a_summary_has_no_number_that_json_lacks(tmp_path: Path) -> None:
+    numbers = {"loss": math.nan, "best": [math.inf, 1.5], "acc": torch.tensor(0.5), "size": np.float32(np.nan)}
+    path = write_summary(tmp_path, {"metrics": numbers, "ok": True})
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    found = json.loads(path.read_text(), parse_constant=refuse)
+    assert found == {"metrics": {"loss": None, "best": [None, 1.5], "acc": 0.5, "size": None}, "ok": True}
 
 
 def test_a_summary_that_is_no_json_leaves_the_old_one(tmp_path: Path) -> None:
