@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,16 @@ from toys import HardGumbel, Pairs, one_line, quiet_trainer
 from lightning_nas import strategy
 from lightning_nas.methods import DARTS, DifferentiableSearch
 from lightning_nas.relaxations import Softmax
+
+
+@pytest.fixture(autouse=True)
+def no_launch_left_behind() -> Iterator[None]:
+    """A fit under DDP leaves its rank and port in the environment, where a later launch would take them for its own."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)
 
 
 def search(**settings: Any) -> DifferentiableSearch:

@@ -137,8 +137,10 @@ class DifferentiableSearch(SearchModule):
         stretch(self.lr_schedulers(), planned_epochs(self.trainer))
 
     def on_fit_start(self) -> None:
-        """Give every process the architecture parameters of the first."""
-        strategy.broadcast(self.trainer, self.arch_parameters())
+        """Give every process the architecture parameters and the generator of the first."""
+        draws = self.relaxation.get_extra_state()
+        strategy.broadcast(self.trainer, [*self.arch_parameters(), draws])
+        self.relaxation.set_extra_state(draws)
 
     def weights(self) -> list[nn.Parameter]:
         """The supernet's weights `w`."""
