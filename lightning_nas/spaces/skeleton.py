@@ -110,6 +110,9 @@ class ImageNetStem(nn.Module):
 class CellNetwork(nn.Module):
     """Stem, blocks, tail, global average pooling, classifier.
 
+    On a CPU it works in channels-last, which the convolutions of these spaces need there to be fast (poolings and
+    depthwise gradients most of all); elsewhere in the memory format of the pictures.
+
     Args:
         stem: Picture -> tuple of the first block's inputs.
         blocks: Cells and fixed blocks; each is called with the last states and the sample.
@@ -150,6 +153,8 @@ class CellNetwork(nn.Module):
                 f"pictures of {x.shape[-2]}x{x.shape[-1]} cannot be halved {self.reductions} times; height and width"
                 f" must be multiples of {2**self.reductions}: resize or pad them"
             )
+        if x.device.type == "cpu":
+            x = x.contiguous(memory_format=torch.channels_last)
         states: tuple[Tensor, ...] = self.stem(x)
         for block in self.blocks:
             out = block(states, sample)

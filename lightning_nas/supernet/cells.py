@@ -1,73 +1,197 @@
-"""The searched cell: on each edge a weighted sum of candidate operations."""
+"""The searched cell: on each edge a weighted sum of candidate operations, executed by source node.
+
+Cost of a step, in forward passes over the active candidates: a weight step is one forward and one backward pass with
+the gradients of inputs and weights (the sample carries no graph); a first-order architecture step is one forward and
+one backward pass with the gradients of inputs only, since the gradient is asked for `theta` alone.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_nas.arch import Sample
 from lightning_nas.ops import OpSpec, Zero, make_op
 from lightning_nas.spaces import CellPlace, CellSpace
+from lightning_nas.supernet.groups import form_of, run_chain, run_reduction
+from lightning_nas.supernet.plan import Candidate, Group, Maps, Plan, make_plan
 
 __all__ = ["MixedCell"]
+
+PLANS_KEPT = 64
+"""Plans a cell remembers: dense and masked samples repeat themselves, sampled paths mostly do not."""
 
 
 class MixedCell(nn.Module):
     """A cell with all candidates of each edge; the sample says how much of each to take and which to execute.
 
-    The loop over edges and candidates as published. `none` contributes neither a value nor a gradient and is not
-    executed where another candidate of its node is.
+    Parameters are those of one module per edge and candidate (``edges.{row}.{choice}``), so that weights of a
+    supernet load into any execution of it and into the networks derived from it. The execution goes by source node:
+    its ReLU and its poolings are computed once for all edges that leave it, and candidates of one form are one call
+    per layer for all these edges. `none` costs nothing.
 
     Args:
         space: The space; gives the edges, the candidates and the group of this kind of cell.
         place: Where the cell stands.
+        partial: ``k`` of partial channels: the candidates see the first ``1/k`` of the channels, the others pass (Xu
+            et al., "PC-DARTS", ICLR 2020); 1 for all channels.
 
     Shape:
         - states: as many tensors ``(N, C_i, H, W)`` as the cell has inputs
         - output: ``(N, nodes * channels, H', W')`` concatenated, or ``(N, channels, H', W')``
+
+    Raises:
+        ValueError: If `partial` does not divide the channels.
     """
 
-    def __init__(self, space: CellSpace, place: CellPlace) -> None:
+    def __init__(self, space: CellSpace, place: CellPlace, partial: int = 1) -> None:
         super().__init__()
-        self.kind, self.topology = place.kind, space.topology
+        if partial < 1 or place.channels % partial:
+            raise ValueError(
+                f"partial={partial} does not divide the {place.channels} channels of cell {place.index}; give a divisor"
+            )
+        self.kind, self.topology, self.partial = place.kind, space.topology, partial
         self.input_group = space.input_group(place.kind)
+        self.channels = place.channels // partial
         self.preprocess = nn.ModuleList(space.preprocess(place, affine=False))
         self.edges = nn.ModuleList()
         self.strides = space.strides(place)
         for stride, decision in zip(self.strides, space.decisions[place.kind], strict=True):
-            spec = OpSpec(place.channels, stride, affine=False, pool_bn=space.pool_bn)
+            spec = OpSpec(self.channels, stride, affine=False, track_stats=False, pool_bn=space.pool_bn)
             self.edges.append(nn.ModuleList(make_op(op, spec) for op in decision.choices))
+        self._candidates = [[Candidate(form_of(op), repr(op)) for op in edge] for edge in self._ops()]
+        self._plans: dict[object, Plan] = {}
 
     def forward(self, states: tuple[Tensor, ...], sample: Sample) -> Tensor:
         """Compute the cell for its inputs under a sample."""
         nodes = [prepare(state) for prepare, state in zip(self.preprocess, states, strict=True)]
-        relaxed = sample.weights.get(self.kind)
-        weights = (None,) * len(self.edges) if relaxed is None else relaxed.unbind(0)
-        active, inputs = sample.open(self.kind), sample.open(self.input_group)
-        edge_weights = sample.weights.get(self.input_group)
-        for index in range(self.topology.nodes):
-            rows = self.topology.rows_into(self.topology.inputs + index)
-            terms = []
-            for source, row in enumerate(rows):
-                if inputs is not None and source not in inputs[index]:
-                    continue
-                out = self._edge(row, nodes[source], weights[row], None if active is None else active[row])
-                if out is not None and edge_weights is not None:
-                    out = out * edge_weights[index, source]
-                if out is not None:
-                    terms.append(out)
-            nodes.append(_add(terms) if terms else Zero(self.strides[rows[0]])(nodes[0]))
+        plan = self._plan(sample)
+        weights = iter(plan.gather(self._weights(sample, nodes[0])))
+        terms: list[list[Tensor]] = [[] for _ in range(self.topology.inputs + self.topology.nodes)]
+        passed: list[Tensor] = []
+        for source, (groups, maps) in enumerate(zip(plan.groups, plan.maps, strict=True)):
+            if source >= self.topology.inputs:
+                nodes.append(self._node(source, terms[source], passed, nodes[0], sample))
+            x = nodes[source]
+            if self.partial > 1:
+                passed.append(self._bypass(x, source))
+                x = x[:, : self.channels]
+            for row, out in self._leave(x, groups, maps, [next(weights) for _ in (*groups, *maps)]):
+                terms[self.topology.edges[row][0]].append(out)
         inner = nodes[self.topology.inputs :]
         return torch.cat(inner, dim=1) if self.topology.output == "concat" else inner[-1]
 
-    def _edge(self, row: int, x: Tensor, weight: Tensor | None, active: tuple[int, ...] | None) -> Tensor | None:
-        """The mixture on one edge, each candidate with weight one where none are given; nothing if it is empty."""
-        edge = self.edges[row]
-        assert isinstance(edge, nn.ModuleList)  # noqa: S101  (for the type checker)
-        asked = range(len(edge)) if active is None else active
-        chosen = [k for k in asked if not isinstance(edge[k], Zero)]
-        terms = [edge[k](x) if weight is None else weight[k] * edge[k](x) for k in chosen]
-        return _add(terms) if terms else None
+    def _ops(self) -> list[list[nn.Module]]:
+        return [list(edge) for edge in self.edges if isinstance(edge, nn.ModuleList)]
+
+    def _plan(self, sample: Sample) -> Plan:
+        """The plan of the sample's active choices; an edge on a closed input has none."""
+        active, inputs = sample.open(self.kind), sample.open(self.input_group)
+        key = (active, inputs)
+        if key not in self._plans:
+            rows = active or tuple(tuple(range(len(edge))) for edge in self._candidates)
+            if inputs is not None:
+                ends = [(target - self.topology.inputs, source) for target, source in self.topology.edges]
+                rows = tuple(ks if i in inputs[index] else () for ks, (index, i) in zip(rows, ends, strict=True))
+            width = max(len(edge) for edge in self._candidates)
+            if len(self._plans) >= PLANS_KEPT:
+                self._plans.clear()
+            self._plans[key] = make_plan(self.topology, self._candidates, rows, width)
+        return self._plans[key]
+
+    def _weights(self, sample: Sample, like: Tensor) -> Tensor | None:
+        """``(rows, choices)``: the weight of each candidate, that of its edge included; nothing if all are one."""
+        relaxed, across = sample.weights.get(self.kind), sample.weights.get(self.input_group)
+        if across is not None:
+            ends = [(target - self.topology.inputs, source) for target, source in self.topology.edges]
+            of_edge = across[[index for index, _ in ends], [source for _, source in ends]].unsqueeze(1)
+            width = max(len(edge) for edge in self._candidates)
+            relaxed = of_edge.expand(-1, width) if relaxed is None else relaxed * of_edge
+        if relaxed is None:
+            return None
+        return relaxed.to(like.dtype) if like.dtype in (torch.float32, torch.float64) else relaxed
+
+    def _leave(
+        self, x: Tensor, groups: Sequence[Group], maps: Sequence[Maps], weights: Sequence[Tensor | None]
+    ) -> list[tuple[int, Tensor]]:
+        """What the active candidates make of a node: the row of an edge and its output, maybe in several parts."""
+        out: list[tuple[int, Tensor]] = []
+        side_by_side: list[tuple[tuple[int, ...], Tensor]] = []
+        activated = F.relu(x) if any(group.form != "other" for group in groups) else x
+        for group, weight in zip(groups, weights, strict=False):
+            ops = [self.edges[row][k] for row, k in group.at]  # type: ignore[index]
+            if group.form == "other":
+                alone = ops[0](x)
+                out.append((group.rows[0], alone if weight is None else weight * alone))
+                continue
+            scale = None if weight is None else _repeated(weight, self.channels)
+            found = (run_chain if group.form == "chain" else run_reduction)(ops, activated, scale)
+            if side_by_side and side_by_side[-1][0] == group.rows:
+                side_by_side[-1][1].add_(found)  # normalisation keeps its input, not its output
+            else:
+                side_by_side.append((group.rows, found))
+        for rows, found in side_by_side:
+            out += zip(rows, found.chunk(len(rows), dim=1), strict=True)
+        for group_of_maps, weight in zip(maps, weights[len(groups) :], strict=True):
+            first = group_of_maps.rows[0]
+            values = [self.edges[first][k](x) for k in group_of_maps.choices[0]]  # type: ignore[index]
+            out += zip(group_of_maps.rows, _combine(values, len(group_of_maps.rows), weight), strict=True)
+        return out
+
+    def _node(self, node: int, terms: list[Tensor], passed: list[Tensor], first: Tensor, sample: Sample) -> Tensor:
+        """A node's value: the sum of its terms, with partial channels beside the sum of what passed them by."""
+        rows = self.topology.rows_into(node)
+        mixed = _add(terms) if terms else Zero(self.strides[rows[0]])(first[:, : self.channels])
+        if self.partial == 1:
+            return mixed
+        active, across = self._open_rows(sample), sample.weights.get(self.input_group)
+        sources = [source for source, row in enumerate(rows) if active[row]]
+        weight = None if across is None else across[node - self.topology.inputs, sources].to(first.dtype)
+        if sources:
+            (beside,) = _combine([passed[source] for source in sources], 1, weight)
+        else:
+            beside = passed[0].new_zeros(passed[0].shape)
+        return F.channel_shuffle(torch.cat([mixed, beside], dim=1), self.partial)
+
+    def _bypass(self, x: Tensor, source: int) -> Tensor:
+        """The channels that no candidate sees, at the resolution that the edges lead to."""
+        rest = x[:, self.channels :]
+        rows = [row for row, (_, start) in enumerate(self.topology.edges) if start == source]
+        return F.max_pool2d(rest, 2, 2) if rows and self.strides[rows[0]] == 2 else rest
+
+    def _open_rows(self, sample: Sample) -> tuple[bool, ...]:
+        """Whether each edge has an active choice and an open input; `none` counts, for the channels beside it."""
+        active, inputs = sample.open(self.kind), sample.open(self.input_group)
+        found = []
+        for row, (target, source) in enumerate(self.topology.edges):
+            open_input = inputs is None or source in inputs[target - self.topology.inputs]
+            found.append(open_input and (active is None or bool(active[row])))
+        return tuple(found)
+
+
+def _repeated(weight: Tensor, times: int) -> Tensor:
+    """Each entry `times` times; contiguous, for the normalisation of a CPU reads a stride of zero past its end."""
+    return weight.unsqueeze(1).expand(-1, times).reshape(-1).contiguous()
+
+
+def _combine(values: list[Tensor], edges: int, weight: Tensor | None) -> list[Tensor]:
+    """Weighted sums of maps ``(N, C, H, W)``, one for each edge, with weights ``(edges * maps,)`` in that order."""
+    if weight is None:
+        return [_add(values)] * edges
+    if len(values) == edges == 1:
+        return [values[0] * weight]
+    shape = values[0].shape
+    together = torch.cat(values)
+    last = together.is_contiguous(memory_format=torch.channels_last) and not together.is_contiguous()
+    flat = (together.permute(0, 2, 3, 1) if last else together).reshape(len(values), -1)
+    mixed = weight.to(flat.dtype).view(edges, -1) @ flat
+    if last:
+        n, c, h, w = shape
+        return [part.view(n, h, w, c).permute(0, 3, 1, 2) for part in mixed.unbind(0)]
+    return [part.view(shape) for part in mixed.unbind(0)]
 
 
 def _add(terms: list[Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial as partial_of
 
 from lightning_nas.spaces import CellNetwork, CellSpace, NetworkSize, Space
 from lightning_nas.supernet.cells import MixedCell
@@ -11,7 +11,12 @@ __all__ = ["build_supernet"]
 
 
 def build_supernet(
-    space: Space, channels: int = 16, cells: int | None = None, num_classes: int = 10, in_channels: int = 3
+    space: Space,
+    channels: int = 16,
+    cells: int | None = None,
+    num_classes: int = 10,
+    in_channels: int = 3,
+    partial: int = 1,
 ) -> CellNetwork:
     """Build the supernet of a cell space for small pictures.
 
@@ -21,6 +26,7 @@ def build_supernet(
         cells: Number of cells (DARTS) or of cells a stage (NAS-Bench-201); ``None`` for the published number.
         num_classes: Outputs of the classifier.
         in_channels: Channels of the pictures.
+        partial: ``k`` of partial channels: candidates see the first ``1/k`` of the channels; 1 for all.
 
     Returns:
         A network with ``forward(x, sample)``: pictures ``(N, in_channels, H, W)`` -> logits ``(N, num_classes)``.
@@ -42,4 +48,4 @@ def build_supernet(
     size = NetworkSize(
         channels, space.default_cells if cells is None else cells, num_classes, in_channels, track_stats=False
     )
-    return space.network(partial(MixedCell, space), size)
+    return space.network(partial_of(MixedCell, space, partial=partial), size)
