@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from lightning_nas.ops.blocks import FactorizedReduce, ReLUConvBN, batch_norm
 
-__all__ = ["OPS", "OpSpec", "Zero", "make_op"]
+__all__ = ["OPS", "ConvBNReLU", "Noise", "OpSpec", "Zero", "make_op"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,48 @@ class Zero(nn.Module):
         return x.new_zeros(n, c, -(-h // self.stride), -(-w // self.stride))
 
 
+class Noise(nn.Module):
+    """The candidate `noise`: fresh standard normal values in the shape of the output, whatever the input holds.
+
+    They come from torch's global generator, at every call, in evaluation too. The harmful candidate of the space S4 of
+    Zela et al., "Understanding and Robustifying Differentiable Architecture Search", ICLR 2020.
+
+    Example:
+        >>> Noise(stride=2)(torch.zeros(1, 4, 8, 8)).shape
+        torch.Size([1, 4, 4, 4])
+    """
+
+    def __init__(self, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, H, W)`` -> normal values of ``(N, C, H/stride, W/stride)``; no gradient reaches the input."""
+        return torch.randn_like(x[:, :, :: self.stride, :: self.stride])
+
+
+class ConvBNReLU(nn.Sequential):
+    """Convolution (no bias), batch normalisation, ReLU: ``(N, in, H, W) -> (N, out, H/stride, W/stride)``.
+
+    The order of NAS-Bench-101 (Ying et al., ICML 2019); the spaces of DARTS put the ReLU first.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 3,
+        stride: int = 1,
+        affine: bool = True,
+        track_stats: bool = True,
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+            batch_norm(out_channels, affine, track_stats),
+            nn.ReLU(),
+        )
+
+
 def _depthwise(spec: OpSpec, kernel: int, stride: int, dilation: int = 1) -> nn.Sequential:
     """ReLU, depthwise convolution, 1x1 convolution, batch normalisation."""
     c, padding = spec.channels, dilation * (kernel // 2)
@@ -72,6 +115,12 @@ def _nor_conv(kernel: int) -> Callable[[OpSpec], nn.Module]:
     )
 
 
+def _conv_bn_relu(kernel: int) -> Callable[[OpSpec], nn.Module]:
+    return lambda spec: ConvBNReLU(
+        spec.channels, spec.channels, kernel, spec.stride, affine=spec.affine, track_stats=spec.track_stats
+    )
+
+
 def _pool(make: Callable[[int], nn.Module]) -> Callable[[OpSpec], nn.Module]:
     def build(spec: OpSpec) -> nn.Module:
         pool = make(spec.stride)
@@ -90,6 +139,7 @@ def _skip(spec: OpSpec) -> nn.Module:
 
 OPS: dict[str, Callable[[OpSpec], nn.Module]] = {
     "none": lambda spec: Zero(spec.stride),
+    "noise": lambda spec: Noise(spec.stride),
     "max_pool_3x3": _pool(lambda stride: nn.MaxPool2d(3, stride, padding=1)),
     "avg_pool_3x3": _pool(lambda stride: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)),
     "skip_connect": _skip,
@@ -99,6 +149,9 @@ OPS: dict[str, Callable[[OpSpec], nn.Module]] = {
     "dil_conv_5x5": _dil_conv(5),
     "nor_conv_1x1": _nor_conv(1),
     "nor_conv_3x3": _nor_conv(3),
+    "maxpool3x3": lambda spec: nn.MaxPool2d(3, spec.stride, padding=1),
+    "conv1x1-bn-relu": _conv_bn_relu(1),
+    "conv3x3-bn-relu": _conv_bn_relu(3),
 }
 """Operation name -> function that builds it. A project adds its own with ``OPS["my_op"] = build``."""
 

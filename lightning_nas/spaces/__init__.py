@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from lightning_nas.arch import Genotype
@@ -12,12 +13,16 @@ from lightning_nas.spaces.cell_space import CellSpace
 from lightning_nas.spaces.darts import DARTS_OPS, DARTSSpace
 from lightning_nas.spaces.genotypes import GENOTYPES
 from lightning_nas.spaces.nasbench201 import NB201_OPS, NASBench201Space
+from lightning_nas.spaces.one_shot1 import ONE_SHOT1_OPS, ONE_SHOT1_PARENTS, NASBench1Shot1Space
+from lightning_nas.spaces.robust_darts import ROBUST_DARTS_OPS, robust_darts_space
 from lightning_nas.spaces.skeleton import CellNetwork, CellPlace, NetworkSize
 
 __all__ = [
     "DARTS_OPS",
     "GENOTYPES",
     "NB201_OPS",
+    "ONE_SHOT1_OPS",
+    "ROBUST_DARTS_OPS",
     "SPACES",
     "CellGraph",
     "CellNetwork",
@@ -25,17 +30,21 @@ __all__ = [
     "CellSpace",
     "CellTopology",
     "DARTSSpace",
+    "NASBench1Shot1Space",
     "NASBench201Space",
     "NetworkSize",
     "Space",
     "get_space",
     "load_genotype",
+    "robust_darts_space",
 ]
 
 SPACES: dict[str, Callable[[], Space]] = {
     "darts": DARTSSpace,
     "darts_no_none": lambda: DARTSSpace("darts_no_none", DARTS_OPS[1:]),
     "nasbench201": NASBench201Space,
+    **{name: partial(robust_darts_space, name) for name in ROBUST_DARTS_OPS},
+    **{f"nasbench1shot1_{number}": partial(NASBench1Shot1Space, number) for number in ONE_SHOT1_PARENTS},
 }
 """Name -> function that makes the space. A project adds its own with ``SPACES["mine"] = MySpace``."""
 

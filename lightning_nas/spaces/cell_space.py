@@ -15,7 +15,10 @@ from lightning_nas.ops import OPS
 from lightning_nas.spaces.base import CellGraph, CellTopology, Space
 from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, CellPlace, NetworkSize
 
-__all__ = ["CellSpace"]
+__all__ = ["CellSpace", "OpLists", "check_pick"]
+
+OpLists = tuple[str, ...] | Mapping[str, tuple[tuple[str, ...], ...]]
+"""Candidate operations: one list for every edge, or kind of cell -> a list for each edge."""
 
 
 class CellSpace(Space):
@@ -33,7 +36,7 @@ class CellSpace(Space):
         keep_inputs: How many inputs an intermediate node keeps; ``None`` for all.
 
     Raises:
-        ValueError: If an operation is unknown.
+        ValueError: If an operation is unknown, or a kind or an edge has no list of its own.
     """
 
     exclude: ClassVar[tuple[str, ...]] = ()
@@ -48,14 +51,9 @@ class CellSpace(Space):
     """Channels of the published derived network's first stage."""
 
     def __init__(
-        self,
-        name: str,
-        kinds: tuple[str, ...],
-        topology: CellTopology,
-        ops: tuple[str, ...] | Mapping[str, tuple[tuple[str, ...], ...]],
-        keep_inputs: int | None = None,
+        self, name: str, kinds: tuple[str, ...], topology: CellTopology, ops: OpLists, keep_inputs: int | None = None
     ) -> None:
-        per_edge = {k: ops[k] if isinstance(ops, Mapping) else (tuple(ops),) * len(topology.edges) for k in kinds}
+        per_edge = {kind: _per_edge(kind, ops, len(topology.edges)) for kind in kinds}
         for op in {op for rows in per_edge.values() for row in rows for op in row}:
             if op not in OPS:
                 raise ValueError(f"unknown operation {op!r}; known are {', '.join(sorted(OPS))}; add it to ops.OPS")
@@ -118,11 +116,11 @@ class CellSpace(Space):
         for kind in self.kinds:
             kept_edges = set()
             for d in self.decisions.get(self.input_group(kind), ()):
-                _check_pick(d, left.pop(d.name, None), self.name)
+                check_pick(d, left.pop(d.name, None), self.name)
                 kept_edges |= {f"{kind}/{d.name.rsplit('/', 1)[1]}<-{i}" for i in genotype.picks[d.name]}
             for d in self.decisions[kind]:
                 if self.keep_inputs is None or d.name in kept_edges:
-                    _check_pick(d, left.pop(d.name, None), self.name)
+                    check_pick(d, left.pop(d.name, None), self.name)
         if left:
             raise ValueError(
                 f"a genotype of {self.name!r} has no place for {sorted(left)}: no decision, or an edge not kept"
@@ -150,11 +148,19 @@ class CellSpace(Space):
                 for other in self._ops(kind, row):
                     if other != choice:
                         yield self.from_rows(rows | {kind: kept | {row: other}})
-                for new in self._rows_beside(row) - set(kept):
-                    op = self.op_name(kind, row, choice)
-                    names = [self.op_name(kind, new, k) for k in self._ops(kind, new)]
-                    moved = self._ops(kind, new)[names.index(op) if op in names else 0]
-                    yield self.from_rows(rows | {kind: {r: c for r, c in kept.items() if r != row} | {new: moved}})
+                for new in sorted(self._rows_beside(row) - set(kept)):
+                    rest = {r: c for r, c in kept.items() if r != row}
+                    for moved in self._moved(kind, row, choice, new):
+                        yield self.from_rows(rows | {kind: rest | {new: moved}})
+
+    def _moved(self, kind: str, row: int, choice: int, new: int) -> list[int]:
+        """What an edge may do where it moves to: the same, or what its list lacks; all if the new list lacks its own.
+
+        So being neighbors is mutual, and with one list for every edge an edge takes its operation along.
+        """
+        op, here = self.op_name(kind, row, choice), [self.op_name(kind, row, k) for k in self._ops(kind, row)]
+        there = {k: self.op_name(kind, new, k) for k in self._ops(kind, new)}
+        return [k for k, other in there.items() if other == op or op not in there.values() or other not in here]
 
     def _ops(self, kind: str, row: int) -> list[int]:
         """The choices of an edge that a genotype may take."""
@@ -222,7 +228,18 @@ class CellSpace(Space):
         return CellGraph((*inputs, *(str(i) for i in range(t.inputs, last + 1)), "output"), tuple(edges))
 
 
-def _check_pick(decision: Decision, kept: tuple[int, ...] | None, space: str) -> None:
+def _per_edge(kind: str, ops: OpLists, edges: int) -> tuple[tuple[str, ...], ...]:
+    """The list of each edge of a kind of cell."""
+    if not isinstance(ops, Mapping):
+        return (tuple(ops),) * edges
+    if len(ops.get(kind, ())) != edges:
+        given = len(ops.get(kind, ()))
+        raise ValueError(f"ops[{kind!r}] has {given} lists; give one for each of the {edges} edges, or one for all")
+    return tuple(map(tuple, ops[kind]))
+
+
+def check_pick(decision: Decision, kept: tuple[int, ...] | None, space: str) -> None:
+    """Raise ValueError unless a genotype of a space keeps as many valid choices as the decision asks for."""
     if kept is None:
         raise ValueError(f"a genotype of {space!r} lacks the decision {decision.name!r}")
     valid = len(set(kept)) == len(kept) == decision.keep and all(0 <= k < len(decision.choices) for k in kept)

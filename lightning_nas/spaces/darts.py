@@ -12,7 +12,7 @@ from torch import nn
 from lightning_nas.arch import Genotype
 from lightning_nas.ops import FactorizedReduce, ReLUConvBN
 from lightning_nas.spaces.base import CellTopology
-from lightning_nas.spaces.cell_space import CellSpace
+from lightning_nas.spaces.cell_space import CellSpace, OpLists
 from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, CellPlace, ImageNetStem, NetworkSize, SimpleStem
 
 __all__ = ["DARTS_OPS", "DARTSSpace"]
@@ -55,7 +55,7 @@ class DARTSSpace(CellSpace):
     def __init__(
         self,
         name: str = "darts",
-        ops: tuple[str, ...] | dict[str, tuple[tuple[str, ...], ...]] = DARTS_OPS,
+        ops: OpLists = DARTS_OPS,
         nodes: int = 4,
     ) -> None:
         super().__init__(name, ("normal", "reduce"), CellTopology(2, nodes, "concat"), ops, keep_inputs=2)
@@ -86,24 +86,24 @@ class DARTSSpace(CellSpace):
     def canonical(self, genotype: Genotype) -> Genotype:
         """The least of the genotypes that differ only in the order of the intermediate nodes, in each kind of cell.
 
-        Renumbering nodes permutes the channels of the cell's output and nothing else.
+        Renumbering nodes permutes the channels of the cell's output and nothing else. Where edges have lists of their
+        own, an order counts only if every edge finds its operation in its new list.
         """
         self.check(genotype)
         return self.from_rows(
-            {kind: dict(min(self._relabelings(self.kept_rows(genotype, kind)))) for kind in self.kinds}
+            {kind: dict(min(self._relabelings(kind, self.kept_rows(genotype, kind)))) for kind in self.kinds}
         )
 
-    def _relabelings(self, kept: dict[int, int]) -> Iterator[tuple[tuple[int, int], ...]]:
-        """The cell under every order of its nodes in which edges still point forward."""
+    def _relabelings(self, kind: str, kept: dict[int, int]) -> Iterator[tuple[tuple[int, int], ...]]:
+        """The cell under every order of its nodes in which edges still point forward and have their operation."""
         first, row_of = self.topology.inputs, {edge: row for row, edge in enumerate(self.topology.edges)}
+        op_of = {row: self.op_name(kind, row, choice) for row, choice in kept.items()}
         for order in permutations(range(self.topology.nodes)):
             new = {i: i for i in range(first)} | {first + old: first + at for at, old in enumerate(order)}
-            moved = {}
-            for row, choice in kept.items():
-                target, source = self.topology.edges[row]
-                moved[row_of.get((new[target], new[source]), -1)] = choice
-            if -1 not in moved:
-                yield tuple(sorted(moved.items()))
+            rows = {row: row_of.get((new[t], new[s])) for row, (t, s) in enumerate(self.topology.edges) if row in kept}
+            moved = [(row, op_of[old]) for old, row in rows.items() if row is not None]
+            if len(moved) == len(kept) and all(op in self.decisions[kind][row].choices for row, op in moved):
+                yield tuple(sorted((row, self.decisions[kind][row].choices.index(op)) for row, op in moved))
 
     def format(self, genotype: Genotype) -> str:
         """The published named tuple as text: ``Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=...)``."""

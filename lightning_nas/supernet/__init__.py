@@ -1,6 +1,7 @@
 """Supernets: every candidate of a space in one network with shared weights."""
 
 from lightning_nas.supernet.cells import MixedCell
+from lightning_nas.supernet.choice_block import ChoiceBlockCell
 from lightning_nas.supernet.networks import build_supernet
 
-__all__ = ["MixedCell", "build_supernet"]
+__all__ = ["ChoiceBlockCell", "MixedCell", "build_supernet"]

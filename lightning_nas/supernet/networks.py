@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial as partial_of
 
 from lightning_nas.spaces import CellNetwork, CellSpace, NetworkSize, Space
+from lightning_nas.spaces.one_shot1 import NASBench1Shot1Space
 from lightning_nas.supernet.cells import MixedCell
+from lightning_nas.supernet.choice_block import ChoiceBlockCell
 
 __all__ = ["build_supernet"]
 
@@ -43,9 +45,13 @@ def build_supernet(
         >>> supernet(torch.zeros(2, 3, 8, 8), space.vertex(space.sample(random.Random(0)))).shape
         torch.Size([2, 10])
     """
-    if not isinstance(space, CellSpace):
+    if not isinstance(space, (CellSpace, NASBench1Shot1Space)):
         raise ValueError(f"{space.name!r} is no cell space; pass your own supernet to the search")
     size = NetworkSize(
         channels, space.default_cells if cells is None else cells, num_classes, in_channels, track_stats=False
     )
-    return space.network(partial_of(MixedCell, space, partial=partial), size)
+    if isinstance(space, CellSpace):
+        return space.network(partial_of(MixedCell, space, partial=partial), size)
+    if partial != 1:
+        raise ValueError(f"partial={partial}: {space.name!r} has no partial channels; leave it at 1")
+    return space.network(partial_of(ChoiceBlockCell, space), size)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_nas.ops import OPS, OpSpec, Zero, make_op
+from lightning_nas.ops import OPS, Noise, OpSpec, Zero, make_op
 
 C = 6
 # parameters without those of batch normalisation, and number of normalisations, at stride 1
@@ -22,6 +22,10 @@ SIZES = {
     "dil_conv_5x5": (25 * C + C * C, 1),
     "nor_conv_1x1": (C * C, 1),
     "nor_conv_3x3": (9 * C * C, 1),
+    "noise": (0, 0),
+    "maxpool3x3": (0, 0),
+    "conv1x1-bn-relu": (C * C, 1),
+    "conv3x3-bn-relu": (9 * C * C, 1),
 }
 
 
@@ -89,6 +93,21 @@ def test_plain_convolutions(kernel: int) -> None:
     torch.testing.assert_close(op(x), expected)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_convolutions_with_the_relu_behind(kernel: int, stride: int) -> None:
+    op, x = make_op(f"conv{kernel}x{kernel}-bn-relu", OpSpec(C, stride)), torch.randn(4, C, 8, 8)
+    (weight,) = [m.weight for m in op.modules() if isinstance(m, nn.Conv2d)]
+    raw = F.conv2d(x, weight, None, stride, kernel // 2)
+    torch.testing.assert_close(op(x), F.relu(F.batch_norm(raw, None, None, training=True)))
+
+
+@pytest.mark.parametrize("pool_bn", [True, False])
+def test_the_pooling_of_nasbench101_never_has_a_norm_behind(pool_bn: bool) -> None:
+    x = torch.randn(2, C, 8, 8)
+    assert torch.equal(make_op("maxpool3x3", OpSpec(C, pool_bn=pool_bn))(x), F.max_pool2d(x, 3, 1, padding=1))
+
+
 def test_skip_is_an_identity_where_nothing_is_halved() -> None:
     x = torch.randn(1, C, 4, 4)
     assert make_op("skip_connect", OpSpec(C))(x) is x
@@ -99,6 +118,24 @@ def test_none_gives_zeros_whatever_comes_in(stride: int, shape: tuple[int, ...])
     x = torch.full((2, C, 5, 7), torch.nan, dtype=torch.float64)
     out = Zero(stride)(x)
     assert torch.equal(out, torch.zeros(shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("stride", "shape"), [(1, (8, C, 21, 24)), (2, (8, C, 11, 12))])
+def test_noise_is_normal_and_fresh_whatever_comes_in(stride: int, shape: tuple[int, ...]) -> None:
+    x = torch.full((8, C, 21, 24), torch.nan, requires_grad=True)
+    noise = Noise(stride).eval()
+    torch.manual_seed(5)
+    first, second = noise(x), noise(x)
+    assert first.shape == second.shape == shape
+    assert not first.requires_grad
+    count = first.numel()
+    for out in (first, second):  # five standard errors of the mean and of the variance
+        assert abs(out.mean()) < 5 / count**0.5
+        assert abs(out.var() - 1) < 5 * (2 / count) ** 0.5
+    assert abs((first * second).mean()) < 5 / count**0.5
+    torch.manual_seed(5)
+    assert torch.equal(noise(torch.zeros_like(x)), first)
+    assert noise(x.double()).dtype == torch.float64
 
 
 def test_an_unknown_operation_is_named_with_those_that_are_known() -> None:

@@ -78,6 +78,30 @@ def test_darts_canonical_tells_all_other_cells_apart() -> None:
     assert len(orbits) < 3 * 6 * 2**6
 
 
+def test_darts_canonical_where_edges_have_lists_of_their_own() -> None:
+    """As many classes as orbits, where an order counts only if every operation is on the list of its new edge."""
+    names, rng = ("skip_connect", "sep_conv_3x3", "none"), random.Random(2)
+    lists = tuple(tuple(rng.sample(names, 2)) for _ in range(9))
+    space = DARTSSpace("ragged", {"normal": lists, "reduce": lists}, nodes=3)
+    allowed = dict(zip(space.topology.edges, lists, strict=True))
+    fixed: Cell = edges(space, 0)[1]
+    cells: list[Cell] = []
+    for into_3, into_4 in product([(0, 1), (0, 2), (1, 2)], [(a, b) for a in range(4) for b in range(a + 1, 4)]):
+        pairs = [(2, 0), (2, 1), *((3, s) for s in into_3), *((4, s) for s in into_4)]
+        choices = product(*(allowed[pair] for pair in pairs))
+        cells += [[(*pair, op) for pair, op in zip(pairs, ops, strict=True)] for ops in choices]
+    orbits, representatives, narrowed = {}, {}, 0
+    for cell in cells:
+        moved = relabelings(cell, 3)
+        inside = [m for m in moved if all(op in allowed[target, source] for target, source, op in m)]
+        narrowed += len(moved) > len(inside) > 1
+        orbits.setdefault(tuple(min(inside)), []).append(tuple(cell))
+        representatives.setdefault(space.canonical(space.parse(text(cell, fixed, 3))), []).append(tuple(cell))
+    assert sorted(orbits.values()) == sorted(representatives.values())
+    assert len(orbits) < len(cells)
+    assert narrowed
+
+
 def test_nasbench201_counts_the_published_number_of_classes() -> None:
     space = NASBench201Space()
     genotypes = [space.from_rows({"cell": dict(enumerate(ops))}) for ops in product(range(5), repeat=6)]

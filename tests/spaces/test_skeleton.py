@@ -119,3 +119,16 @@ def test_a_topology_lists_its_edges_target_by_target() -> None:
 def test_a_space_refuses_unknown_operations() -> None:
     with pytest.raises(ValueError, match="unknown operation 'warp'; known are"):
         DARTSSpace("mine", ("none", "warp"))
+
+
+@pytest.mark.parametrize(
+    ("ops", "words"),
+    [
+        ({"normal": (("none",),) * 14}, r"ops\['reduce'\] has 0 lists; give one for each of the 14 edges"),
+        ({"normal": (("none",),) * 13, "reduce": (("none",),) * 14}, r"ops\['normal'\] has 13 lists"),
+        ({"normal": (("none",),) * 14, "reduce": (("warp",),) * 14}, "unknown operation 'warp'"),
+    ],
+)
+def test_lists_must_fit_the_edges(ops: dict[str, tuple[tuple[str, ...], ...]], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        DARTSSpace("mine", ops)

@@ -18,6 +18,11 @@ from lightning_nas.supernet import build_supernet
         ("darts", 16, 17, 3_894_202),
         ("darts_no_none", 16, 8, 1_930_618),
         ("nasbench201", 16, None, 1_686_106),
+        ("s1", 16, 8, 405_146),
+        ("s2", 16, 8, 665_466),
+        ("s3", 16, 8, 665_466),
+        ("s4", 16, 8, 624_506),
+        ("s5", 16, 8, 1_930_618),
     ],
 )
 def test_number_of_weights(space: str, channels: int, cells: int | None, weights: int) -> None:
