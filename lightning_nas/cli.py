@@ -21,6 +21,8 @@ import lightning_nas
 from lightning_nas.derived import DerivedNetwork, DerivedTraining
 from lightning_nas.flops import count_macs, count_parameters
 from lightning_nas.methods import DifferentiableSearch
+from lightning_nas.methods.estimate import StepEstimate
+from lightning_nas.mistakes import one_line
 from lightning_nas.quickstart import quickstart
 from lightning_nas.reports import (
     draw_text,
@@ -35,16 +37,6 @@ from lightning_nas.spaces import GENOTYPES, SPACES, load_genotype
 from lightning_nas.training import NonFiniteLossError
 
 __all__ = ["main"]
-
-_PACKAGE = Path(__file__).parent
-_PARSER_NOISE = (
-    "Does not validate",
-    "Subtypes:",
-    "Errors:",
-    "Given value",
-    "Problem with given class_path",
-    "Expected a <class 'NoneType'>",
-)
 
 
 def _of_data(name: str, default: int) -> Any:
@@ -141,6 +133,13 @@ class SearchCLI(_RunCLI):
 
     def __init__(self, args: list[str]) -> None:
         super().__init__(DifferentiableSearch, args, subclass_mode_model=True)
+        if self.config.get("estimate"):
+            self.trainer.callbacks.insert(0, StepEstimate())  # type: ignore[attr-defined]
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Whether the cost of a step is estimated before the first."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--estimate", type=bool, default=True, help="Print memory and time of a step beforehand.")
 
 
 class TrainCLI(_RunCLI):
@@ -237,25 +236,6 @@ def train() -> None:
     """Train a genotype: `lightning-nas train --config recipes/derived/digits.yaml --genotype FILE`."""
 
 
-def _origin(error: BaseException) -> BaseException:
-    """The error that this package raised, where a parser has wrapped it; otherwise the error itself."""
-    link: BaseException | None = error
-    while link is not None:
-        frame = link.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        if frame is not None and Path(frame.tb_frame.f_code.co_filename).is_relative_to(_PACKAGE):
-            return link
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    return error
-
-
-def _one_line(error: BaseException) -> str:
-    """What the error says, without line breaks and without what a parser says of its own types."""
-    lines = (line.strip().removeprefix("- ") for line in str(_origin(error)).splitlines())
-    return " ".join(" ".join(line for line in lines if not line.startswith(_PARSER_NOISE)).split())
-
-
 def main(argv: list[str] | None = None) -> None:
     """Run the command line.
 
@@ -278,8 +258,8 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, MisconfigurationException, NonFiniteLossError) as error:
         if os.environ.get("LIGHTNING_NAS_TRACEBACK"):
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
     except argparse.ArgumentError as error:
-        print(f"error: {_one_line(error)}; see lightning-nas {args[0]} --help", file=sys.stderr)
+        print(f"error: {one_line(error)}; see lightning-nas {args[0]} --help", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,6 +1,7 @@
 """The plain execution of a supernet, as every publication has it: a loop over edges and candidates.
 
 The reference for values, gradients, time, memory and operator calls. Its parameters have the names of `MixedCell`'s.
+It works in the memory format of its pictures: contiguous ones are executed contiguously, as in the publications.
 """
 
 from __future__ import annotations
@@ -15,7 +16,21 @@ from lightning_nas.arch import Sample
 from lightning_nas.ops import OpSpec, Zero, make_op
 from lightning_nas.spaces import CellNetwork, CellPlace, CellSpace, NetworkSize
 
-__all__ = ["LoopCell", "loop_supernet"]
+__all__ = ["AsGiven", "LoopCell", "as_given", "loop_supernet"]
+
+
+class AsGiven(CellNetwork):
+    """A network that works in the memory format of its pictures, on a CPU too."""
+
+    def begin(self, x: Tensor) -> tuple[Tensor, ...]:
+        states: tuple[Tensor, ...] = self.stem(x)
+        return states
+
+
+def as_given(network: CellNetwork) -> CellNetwork:
+    """The same network, without the conversion to channels-last."""
+    network.__class__ = AsGiven
+    return network
 
 
 class LoopCell(nn.Module):
@@ -69,11 +84,11 @@ class LoopCell(nn.Module):
 def loop_supernet(
     space: CellSpace, channels: int = 16, cells: int | None = None, partial: int = 1, in_channels: int = 3
 ) -> CellNetwork:
-    """The supernet that `build_supernet` builds, in loops."""
+    """The supernet that `build_supernet` builds, in loops and in the memory format of its pictures."""
     size = NetworkSize(
         channels, space.default_cells if cells is None else cells, in_channels=in_channels, track_stats=False
     )
-    return space.network(partial_of(LoopCell, space, partial=partial), size)
+    return as_given(space.network(partial_of(LoopCell, space, partial=partial), size))
 
 
 def _add(terms: list[Tensor]) -> Tensor:

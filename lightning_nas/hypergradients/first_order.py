@@ -25,8 +25,7 @@ class Hypergradient(Protocol):
 class FirstOrder:
     r"""The gradient at the current weights, :math:`\partial L_{val}(w, \alpha) / \partial \alpha`.
 
-    The weights count as constants: one forward pass that keeps nothing for their gradients, and a backward pass that
-    computes none.
+    The weights count as constants: one forward pass, and a backward pass that computes no weight gradient.
 
     Reference: Liu, Simonyan and Yang, "DARTS: Differentiable Architecture Search", ICLR 2019.
 
@@ -39,7 +38,4 @@ class FirstOrder:
 
     def __call__(self, problem: Bilevel) -> list[Tensor]:
         """Differentiate the upper loss."""
-        loss = problem.val_loss([w.detach() for w in problem.w])
-        if not loss.requires_grad:
-            return [torch.zeros_like(theta) for theta in problem.theta]
-        return list(torch.autograd.grad(loss, list(problem.theta), materialize_grads=True))
+        return list(torch.autograd.grad(problem.val_loss(None), list(problem.theta), materialize_grads=True))

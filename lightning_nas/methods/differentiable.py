@@ -49,6 +49,10 @@ class DifferentiableSearch(SearchModule):
         cells: Its number of cells (DARTS) or of cells a stage (NAS-Bench-201); ``None`` for the published number.
         num_classes: Number of classes.
         in_channels: Channels of the pictures.
+        partial: ``k`` of partial channels: candidates see the first ``1/k`` of the channels; 1 for all.
+        checkpoint: Whether cells run again in the backward pass instead of keeping what it needs (less memory, one
+            more forward pass).
+        compile: Whether the supernet's cells are compiled; not for relaxations that sample paths.
         w: Optimiser, schedule and clipping of the weights.
         theta: Optimiser and clipping of the architecture parameters.
         order: Which step comes first in each batch.
@@ -78,6 +82,9 @@ class DifferentiableSearch(SearchModule):
         cells: int | None = None,
         num_classes: int = 10,
         in_channels: int = 3,
+        partial: int = 1,
+        checkpoint: bool = False,
+        compile: bool = False,
         w: SGDCosine = SGDCosine(lr_min=0.001),
         theta: AdamTheta = AdamTheta(),
         order: Literal["theta_first", "w_first"] = "theta_first",
@@ -91,7 +98,9 @@ class DifferentiableSearch(SearchModule):
         groups = tuple(self.space.decisions) if relax_inputs else self.space.relaxed
         self.relaxation = relaxation(self.space.decisions, groups, seed=seed)
         if supernet is None:
-            supernet = build_supernet(self.space, channels, cells, num_classes, in_channels)
+            supernet = build_supernet(
+                self.space, channels, cells, num_classes, in_channels, partial, checkpoint, compile
+            )
         self.supernet = supernet
         self.hypergradient, self.regularizers, self.perturbation = hypergradient, tuple(regularizers), perturbation
         self.selection, self.loss, self.order, self.num_classes = selection, loss, order, num_classes
@@ -101,6 +110,7 @@ class DifferentiableSearch(SearchModule):
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         strategy.keep_from_ddp(self, "relaxation.")
         plain = {"space": self.space.name, "channels": channels, "cells": cells, "num_classes": num_classes}
+        plain |= {"partial": partial, "checkpoint": checkpoint, "compile": compile}
         plain |= {"in_channels": in_channels, "order": order, "relax_inputs": relax_inputs, "seed": seed}
         self.save_hyperparameters(plain | {"w": asdict(self.w), "theta": asdict(self.theta)})
 

@@ -31,7 +31,8 @@ _COLOURS = {  # line, fill
     "skip": ("#3a8f5a", "#e2f3e7"),
     "none": ("#a0a0a0", "#f6f6f6"),
     "other": ("#7d55a8", "#efe7f7"),
-    "": ("#8a8a8a", "#ffffff"),
+    "sum": ("#333333", "#ffffff"),
+    "concat": ("#8a8a8a", "#ffffff"),
 }
 _FAMILIES = {
     "conv": "convolution",
@@ -39,7 +40,8 @@ _FAMILIES = {
     "skip": "skip",
     "none": "none",
     "other": "other",
-    "": "concatenation",
+    "sum": "sum",
+    "concat": "concatenation",
 }
 _BOX_MARKS, _ASCII_MARKS = ("┬", "├", "└"), ("|", "|", "|")
 
@@ -47,7 +49,8 @@ _BOX_MARKS, _ASCII_MARKS = ("┬", "├", "└"), ("|", "|", "|")
 def draw_text(space: Space, genotype: Genotype) -> str:
     """The cells of a genotype for the terminal, a line per node.
 
-    Where the standard output cannot show box characters, plain bars stand in their place.
+    A node labelled ``"1: conv"`` is an operation on the sum of what reaches it. Where the standard output
+    cannot show box characters, plain bars stand in their place.
 
     Example:
         >>> from lightning_nas.spaces import load_genotype
@@ -59,18 +62,40 @@ def draw_text(space: Space, genotype: Genotype) -> str:
     first, middle, last = _BOX_MARKS if _can_print("".join(_BOX_MARKS)) else _ASCII_MARKS
     blocks = []
     for kind, graph in space.graphs(genotype).items():
-        into: dict[int, list[str]] = {}
-        plain: dict[int, list[str]] = {}
-        for source, target, label in graph.edges:
-            name = _plain(graph.nodes[source])
-            (into if label else plain).setdefault(target, []).append(f"{label}({name})" if label else name)
-        lines = [(_plain(graph.nodes[target]), " + ".join(terms)) for target, terms in sorted(into.items())]
-        lines += [(_plain(graph.nodes[target]), f"concat({', '.join(names)})") for target, names in plain.items()]
+        lines = _lines(graph)
         width = max(len(name) for name, _ in lines)
         indent = " " * len(kind)
         marks = [f"{kind} {first}", *[f"{indent} {middle}"] * (len(lines) - 2), f"{indent} {last}"]
         blocks += [f"{mark} {name:<{width}} = {text}" for mark, (name, text) in zip(marks, lines, strict=False)]
     return "\n".join(blocks)
+
+
+def _lines(graph: CellGraph) -> list[tuple[str, str]]:
+    """Each node that something reaches, and what it computes."""
+    lines = []
+    for target in sorted({target for _, target, _ in graph.edges}):
+        into = [(s, _split(graph.nodes[s])[0], label) for s, node, label in graph.edges if node == target]
+        joined = [name for s, name, label in into if not label and not _adds(graph, s, target)]
+        terms = [f"{label}({name})" if label else name for s, name, label in into if label or _adds(graph, s, target)]
+        total = " + ".join([*terms, f"concat({', '.join(joined)})"] if joined else terms)
+        name, op = _split(graph.nodes[target])
+        lines.append((name, f"{op}({total})" if op else total))
+    return lines
+
+
+def _adds(graph: CellGraph, source: int, target: int) -> bool:
+    """Whether a plain wire adds; if not, it concatenates.
+
+    Wires add where nodes carry operations, except from those to one without: to the output.
+    """
+    ops = [_split(node)[1] for node in graph.nodes]
+    return any(ops) and not (ops[source] and not ops[target])
+
+
+def _split(node: str) -> tuple[str, str]:
+    """Name and operation of a node, without the marks of mathematical text; the operation may be empty."""
+    name, _, op = node.replace("{", "").replace("}", "").partition(": ")
+    return name, op
 
 
 def _can_print(text: str) -> bool:
@@ -81,19 +106,15 @@ def _can_print(text: str) -> bool:
     return True
 
 
-def _plain(label: str) -> str:
-    """A node's label without the marks of mathematical text."""
-    return label.replace("{", "").replace("}", "")
-
-
 def draw_figure(space: Space, genotype: Genotype) -> Figure:
     """The cells of a genotype as a picture, left to right, one below another.
 
-    Each operation is a box on the way of its edge. No boxes overlap, and no edge passes through the box of another.
+    Each operation is a box on the way of its edge, or stands in its node. No boxes overlap, and no edge passes through
+    the box of another.
     """
     graphs = space.graphs(genotype)
     layouts = {kind: _layout(graph) for kind, graph in graphs.items()}
-    families = {_family(label) for graph in graphs.values() for _, _, label in graph.edges}
+    families = {family for graph in graphs.values() for family in _families(graph)}
     legend = sum(_width(_FAMILIES[f], _OP_SIZE) + 0.45 for f in families)
     width = max([legend, *(layout.width for layout in layouts.values())]) + 2 * _MARGIN
     height = sum(layout.height + _TITLE + 2 * _MARGIN for layout in layouts.values()) + _LEGEND
@@ -143,8 +164,18 @@ def save_drawing(space: Space, genotype: Genotype, stem: Path) -> list[Path]:
     return paths
 
 
-def _family(label: str) -> str:
-    return next((family for family in ("conv", "pool", "skip", "none") if family in label), "other" if label else "")
+def _families(graph: CellGraph) -> set[str]:
+    """What the legend has to explain: of operations on edges and on nodes, and of plain wires."""
+    ops = [op for _, op in map(_split, graph.nodes) if op]
+    return {*map(_family, ops), *(_edge_family(graph, *edge) for edge in graph.edges)}
+
+
+def _edge_family(graph: CellGraph, source: int, target: int, label: str) -> str:
+    return _family(label) if label else "sum" if _adds(graph, source, target) else "concat"
+
+
+def _family(op: str) -> str:
+    return next((family for family in ("conv", "pool", "skip", "none") if family in op), "other")
 
 
 def _label(node: str) -> str:
@@ -164,14 +195,16 @@ def _layout(graph: CellGraph) -> CellLayout:
 
 
 def _draw_cell(axes: Any, graph: CellGraph, layout: CellLayout, top: float) -> None:
-    for (_, _, label), route in zip(graph.edges, layout.routes, strict=True):
-        _draw_route(axes, label, route, top)
+    for edge, route in zip(graph.edges, layout.routes, strict=True):
+        _draw_route(axes, _edge_family(graph, *edge), route, top)
     for index, box in layout.ops.items():
         label = graph.edges[index][2]
         line, fill = _COLOURS[_family(label)]
         _draw_box(axes, label, box, top, facecolor=fill, edgecolor=line, size=_OP_SIZE)
     for node, box in zip(graph.nodes, layout.nodes, strict=True):
-        _draw_box(axes, _label(node), box, top, facecolor="#ffffff", edgecolor="#333333", size=_NODE_SIZE)
+        op = _split(node)[1]
+        line, fill = _COLOURS[_family(op)] if op else ("#333333", "#ffffff")
+        _draw_box(axes, _label(node), box, top, facecolor=fill, edgecolor=line, size=_NODE_SIZE)
 
 
 def _draw_box(axes: Any, text: str, box: Box, top: float, facecolor: str, edgecolor: str, size: float) -> None:
@@ -192,13 +225,13 @@ def _draw_box(axes: Any, text: str, box: Box, top: float, facecolor: str, edgeco
     )
 
 
-def _draw_route(axes: Any, label: str, route: Route, top: float) -> None:
+def _draw_route(axes: Any, family: str, route: Route, top: float) -> None:
     """Straight through each layer, a curve that starts and ends level from one to the next, an arrow at the end."""
     path = _path(route, top)
-    colour = _COLOURS[_family(label)][0]
+    colour, width = _COLOURS[family][0], 1.0 if family in ("sum", "concat") else 1.3
     axes.add_patch(PathPatch(path, fill=False, edgecolor="white", linewidth=3.6, zorder=2))
-    line = PathPatch(path, fill=False, edgecolor=colour, linewidth=1.3 if label else 1.0, zorder=2)
-    line.set_linestyle(":" if label == "none" else "-")
+    line = PathPatch(path, fill=False, edgecolor=colour, linewidth=width, zorder=2)
+    line.set_linestyle(":" if family == "none" else "-")
     axes.add_patch(line)
     x, y = route.lines[-1][1][0] + _MARGIN, route.lines[-1][1][1] + top
     axes.add_patch(Polygon([(x, y), (x - 0.09, y - 0.04), (x - 0.09, y + 0.04)], facecolor=colour, zorder=2))

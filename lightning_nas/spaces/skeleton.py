@@ -143,7 +143,17 @@ class CellNetwork(nn.Module):
             _forget_statistics(self)
 
     def outputs(self, x: Tensor, sample: Sample | None = None) -> Iterator[Tensor]:
-        """The output of each block in turn, for pictures ``(N, C, H, W)``.
+        """The output of each block in turn, for pictures ``(N, C, H, W)``."""
+        yield from self._through(self.begin(x), sample)
+
+    def _through(self, states: tuple[Tensor, ...], sample: Sample | None) -> Iterator[Tensor]:
+        for block in self.blocks:
+            out = block(states, sample)
+            states = (*states[1:], out)
+            yield out
+
+    def begin(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What the stem makes of pictures ``(N, C, H, W)``: the first block's inputs, whatever the sample.
 
         Raises:
             ValueError: If the height or the width is not divisible by two as often as the network halves it.
@@ -156,24 +166,28 @@ class CellNetwork(nn.Module):
         if x.device.type == "cpu":
             x = x.contiguous(memory_format=torch.channels_last)
         states: tuple[Tensor, ...] = self.stem(x)
-        for block in self.blocks:
-            out = block(states, sample)
-            states = (*states[1:], out)
-            yield out
+        return states
 
     def forward_features(self, x: Tensor, sample: Sample | None = None) -> Tensor:
         """Pictures ``(N, C, H, W)`` -> feature map ``(N, num_features, h, w)``."""
-        out = x
-        for out in self.outputs(x, sample):  # noqa: B007
+        return self._features(self.begin(x), sample)
+
+    def _features(self, states: tuple[Tensor, ...], sample: Sample | None) -> Tensor:
+        out = states[-1]
+        for out in self._through(states, sample):  # noqa: B007
             pass
         features: Tensor = self.tail(out)
         return features
 
-    def forward(self, x: Tensor, sample: Sample | None = None) -> Tensor:
-        """Pictures ``(N, C, H, W)`` -> logits ``(N, num_classes)``."""
-        pooled = torch.mean(self.forward_features(x, sample), dim=(2, 3))
+    def finish(self, states: tuple[Tensor, ...], sample: Sample | None = None) -> Tensor:
+        """What `begin` gave -> logits ``(N, num_classes)``."""
+        pooled = torch.mean(self._features(states, sample), dim=(2, 3))
         logits: Tensor = self.classifier(pooled)
         return logits
+
+    def forward(self, x: Tensor, sample: Sample | None = None) -> Tensor:
+        """Pictures ``(N, C, H, W)`` -> logits ``(N, num_classes)``."""
+        return self.finish(self.begin(x), sample)
 
 
 def _forget_statistics(module: nn.Module) -> None:

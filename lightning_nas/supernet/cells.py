@@ -2,7 +2,9 @@
 
 Cost of a step, in forward passes over the active candidates: a weight step is one forward and one backward pass with
 the gradients of inputs and weights (the sample carries no graph); a first-order architecture step is one forward and
-one backward pass with the gradients of inputs only, since the gradient is asked for `theta` alone.
+one backward pass with the gradients of inputs only, since the gradient is asked for `theta` alone. With one forward
+pass each for the gradients of inputs and for those of weights that is 3 + 2 = 5 passes, where two full backward passes
+make 6; measured, a weight step of the DARTS supernet takes 1.5 times as long as an architecture step.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 from lightning_nas.arch import Sample
 from lightning_nas.ops import OpSpec, Zero, make_op
 from lightning_nas.spaces import CellPlace, CellSpace
-from lightning_nas.supernet.groups import form_of, run_chain, run_reduction
+from lightning_nas.supernet.groups import form_of, run_chains, run_reduction
 from lightning_nas.supernet.plan import Candidate, Group, Maps, Plan, make_plan
 
 __all__ = ["MixedCell"]
@@ -39,6 +43,10 @@ class MixedCell(nn.Module):
         partial: ``k`` of partial channels: the candidates see the first ``1/k`` of the channels, the others pass (Xu
             et al., "PC-DARTS", ICLR 2020); 1 for all channels.
 
+    Attributes:
+        checkpoint: Whether the cell keeps only its inputs for the backward pass and runs again there: less memory for
+            one more forward pass.
+
     Shape:
         - states: as many tensors ``(N, C_i, H, W)`` as the cell has inputs
         - output: ``(N, nodes * channels, H', W')`` concatenated, or ``(N, channels, H', W')``
@@ -55,7 +63,7 @@ class MixedCell(nn.Module):
             )
         self.kind, self.topology, self.partial = place.kind, space.topology, partial
         self.input_group = space.input_group(place.kind)
-        self.channels = place.channels // partial
+        self.channels, self.checkpoint = place.channels // partial, False
         self.preprocess = nn.ModuleList(space.preprocess(place, affine=False))
         self.edges = nn.ModuleList()
         self.strides = space.strides(place)
@@ -67,6 +75,14 @@ class MixedCell(nn.Module):
 
     def forward(self, states: tuple[Tensor, ...], sample: Sample) -> Tensor:
         """Compute the cell for its inputs under a sample."""
+        if not (self.checkpoint and torch.is_grad_enabled()):
+            return self._run(states, sample)
+        # the weights of this call, which may be virtual ones, must be those of the repetition too
+        state = dict(self.named_parameters())
+        out: Tensor = checkpoint(_again, self, state, states, sample, use_reentrant=False)
+        return out
+
+    def _run(self, states: tuple[Tensor, ...], sample: Sample) -> Tensor:
         nodes = [prepare(state) for prepare, state in zip(self.preprocess, states, strict=True)]
         plan = self._plan(sample)
         weights = iter(plan.gather(self._weights(sample, nodes[0])))
@@ -96,11 +112,23 @@ class MixedCell(nn.Module):
             if inputs is not None:
                 ends = [(target - self.topology.inputs, source) for target, source in self.topology.edges]
                 rows = tuple(ks if i in inputs[index] else () for ks, (index, i) in zip(rows, ends, strict=True))
+            rows = self._read(rows)
             width = max(len(edge) for edge in self._candidates)
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.clear()
             self._plans[key] = make_plan(self.topology, self._candidates, rows, width)
         return self._plans[key]
+
+    def _read(self, rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+        """The rows without those into nodes that nothing reads: their weights get no gradient, as in the loop."""
+        t, last = self.topology, self.topology.inputs + self.topology.nodes - 1
+        if t.output == "concat":
+            return rows
+        read = {last}
+        for (target, source), edge, ks in reversed(list(zip(t.edges, self._candidates, rows, strict=True))):
+            if target in read and any(self.partial > 1 or edge[k].form != "zero" for k in ks):
+                read.add(source)
+        return tuple(ks if target in read else () for ks, (target, _) in zip(rows, t.edges, strict=True))
 
     def _weights(self, sample: Sample, like: Tensor) -> Tensor | None:
         """``(rows, choices)``: the weight of each candidate, that of its edge included; nothing if all are one."""
@@ -119,20 +147,27 @@ class MixedCell(nn.Module):
     ) -> list[tuple[int, Tensor]]:
         """What the active candidates make of a node: the row of an edge and its output, maybe in several parts."""
         out: list[tuple[int, Tensor]] = []
-        side_by_side: list[tuple[tuple[int, ...], Tensor]] = []
         activated = F.relu(x) if any(group.form != "other" for group in groups) else x
+        chains: list[tuple[list[nn.Module], Tensor | None, tuple[int, ...]]] = []
+        side_by_side: list[tuple[tuple[int, ...], Tensor]] = []
         for group, weight in zip(groups, weights, strict=False):
             ops = [self.edges[row][k] for row, k in group.at]  # type: ignore[index]
             if group.form == "other":
                 alone = ops[0](x)
-                out.append((group.rows[0], alone if weight is None else weight * alone))
+                out.append((group.rows[0], alone if weight is None else weight.to(alone.dtype) * alone))
                 continue
             scale = None if weight is None else _repeated(weight, self.channels)
-            found = (run_chain if group.form == "chain" else run_reduction)(ops, activated, scale)
-            if side_by_side and side_by_side[-1][0] == group.rows:
-                side_by_side[-1][1].add_(found)  # normalisation keeps its input, not its output
+            if group.form == "chain":
+                chains.append((ops, scale, group.rows))
             else:
-                side_by_side.append((group.rows, found))
+                side_by_side.append((group.rows, run_reduction(ops, activated, scale)))
+        if chains:
+            several, scales, places = zip(*chains, strict=True)
+            for rows, found in zip(places, run_chains(several, activated, scales), strict=True):
+                if side_by_side and side_by_side[-1][0] == rows:
+                    side_by_side[-1][1].add_(found)  # normalisation keeps its input, not its output
+                else:
+                    side_by_side.append((rows, found))
         for rows, found in side_by_side:
             out += zip(rows, found.chunk(len(rows), dim=1), strict=True)
         for group_of_maps, weight in zip(maps, weights[len(groups) :], strict=True):
@@ -172,6 +207,16 @@ class MixedCell(nn.Module):
         return tuple(found)
 
 
+def _again(cell: MixedCell, state: dict[str, Tensor], states: tuple[Tensor, ...], sample: Sample) -> Tensor:
+    """Run a checkpointed cell with given weights."""
+    kept, cell.checkpoint = cell.checkpoint, False
+    try:
+        out: Tensor = functional_call(cell, state, (states, sample))
+    finally:
+        cell.checkpoint = kept
+    return out
+
+
 def _repeated(weight: Tensor, times: int) -> Tensor:
     """Each entry `times` times; contiguous, for the normalisation of a CPU reads a stride of zero past its end."""
     return weight.unsqueeze(1).expand(-1, times).reshape(-1).contiguous()
@@ -182,7 +227,7 @@ def _combine(values: list[Tensor], edges: int, weight: Tensor | None) -> list[Te
     if weight is None:
         return [_add(values)] * edges
     if len(values) == edges == 1:
-        return [values[0] * weight]
+        return [values[0] * weight.to(values[0].dtype)]
     shape = values[0].shape
     together = torch.cat(values)
     last = together.is_contiguous(memory_format=torch.channels_last) and not together.is_contiguous()

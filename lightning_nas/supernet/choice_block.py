@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +64,8 @@ class ChoiceBlockCell(nn.Module):
         output = _open(sample, "output", 0, len(self.blocks) + 1)
         needed = self._needed(sample, output)
         projected = self._project(x, needed, output, sample)
-        empty = x.new_zeros(x.shape[0], self.channels, *x.shape[2:])
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        empty = x.new_zeros(x.shape[0], self.channels, *x.shape[2:]).to(memory_format=layout)
         values: list[Tensor] = []
         for index in range(len(self.blocks)):
             before = [projected.get(index, empty), *values]
@@ -86,18 +88,15 @@ class ChoiceBlockCell(nn.Module):
         scale, shift = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])
         out = F.conv2d(x, torch.cat([conv.weight for conv in convs]))
         out = F.relu_(F.batch_norm(out, None, None, scale, shift, True, 0.0, norms[0].eps))
-        return dict(zip(taken, out.split([conv.out_channels for conv in convs], dim=1), strict=True))
+        return dict(zip(taken, torch.split(out, [conv.out_channels for conv in convs], dim=1), strict=True))
 
     def _block(self, index: int, before: Sequence[Tensor], empty: Tensor, sample: Sample) -> Tensor:
         """The mixture of its operations on the mixture of its inputs; zeros where a mixture has no active part."""
-        row, total, mixed = self.input_rows[index], empty, empty
-        for source in self._inputs(index, sample):
-            value = before[source]
-            total = total + (value if row is None else _weigh(sample, "inputs", row, source, value))
-        ops = list(self.blocks[index].children())
-        for choice in _open(sample, "ops", index, len(ops)):
-            mixed = mixed + _weigh(sample, "ops", index, choice, ops[choice](total))
-        return mixed
+        row, ops = self.input_rows[index], list(self.blocks[index].children())
+        taken = [(source, before[source]) for source in self._inputs(index, sample)]
+        total = _add([h if row is None else _weigh(sample, "inputs", row, j, h) for j, h in taken], empty)
+        chosen = _open(sample, "ops", index, len(ops))
+        return _add([_weigh(sample, "ops", index, choice, ops[choice](total)) for choice in chosen], empty)
 
     def _inputs(self, index: int, sample: Sample) -> Sequence[int]:
         row = self.input_rows[index]
@@ -110,6 +109,11 @@ class ChoiceBlockCell(nn.Module):
             if index + 1 in needed:
                 needed |= set(self._inputs(index, sample))
         return needed
+
+
+def _add(terms: Sequence[Tensor], empty: Tensor) -> Tensor:
+    """Their sum, in their memory format; `empty` if there are none."""
+    return reduce(torch.add, terms) if terms else empty
 
 
 def _open(sample: Sample, group: str, row: int, choices: int) -> Sequence[int]:

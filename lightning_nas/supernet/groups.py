@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_nas.ops import FactorizedReduce, Zero
-from lightning_nas.supernet.depthwise import depthwise
+from lightning_nas.supernet.depthwise import Taps, depthwise, fan
 
-__all__ = ["Form", "form_of", "run_chain", "run_reduction"]
+__all__ = ["Form", "form_of", "run_chains", "run_reduction"]
 
 Form = Literal["zero", "map", "chain", "reduction", "other"]
 
@@ -35,7 +35,11 @@ def form_of(op: nn.Module) -> Form:
     """
     if isinstance(op, Zero):
         return "zero"
+    if isinstance(op, nn.Sequential) and type(op).forward is not nn.Sequential.forward:
+        return "other"
     parts = list(op) if isinstance(op, nn.Sequential) else [op]
+    if not parts:
+        return "other"
     if isinstance(parts[0], (nn.Identity, nn.MaxPool2d, nn.AvgPool2d)) and all(map(_plain_norm, parts[1:])):
         return "map"
     if isinstance(op, FactorizedReduce) and _plain_norm(op.bn):
@@ -81,45 +85,59 @@ def _simple_conv(module: nn.Module) -> bool:
     return square and module.groups in (1, module.in_channels) and module.in_channels == module.out_channels
 
 
-def run_chain(ops: Sequence[nn.Module], activated: Tensor, scale: Tensor | None) -> Tensor:
-    """Run chains of one form that share their input.
+def run_chains(
+    groups: Sequence[Sequence[nn.Module]], activated: Tensor, scales: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """Run groups of chains that share their input.
 
     Args:
-        ops: The chain of each of ``E`` edges.
+        groups: For each group the chains of one form of its ``E`` edges.
         activated: ``(N, C, H, W)``, the source after its ReLU.
-        scale: ``(E * C,)``, the weight of each candidate repeated over its channels; ``None`` for one.
+        scales: For each group ``(E * C,)``, the weight of each candidate repeated over its channels; ``None`` for one.
 
     Returns:
-        ``(N, E * C, H', W')``: the outputs side by side, each times its weight. The weight is the scale of the last
-        batch normalisation, so it costs no pass of its own and has the right gradient.
+        For each group ``(N, E * C, H', W')``: the outputs side by side, each times its weight. The weight is the scale
+        of the last batch normalisation, so it costs no pass of its own and has the right gradient.
     """
-    sequences = [op for op in ops if isinstance(op, nn.Sequential)]
-    stages = _stages(sequences[0])
-    out, shared = activated, True
-    for number, stage in enumerate(stages):
-        out = F.relu_(out) if number else out
-        for position in stage.convs:
-            out, shared = _convolve([sequence[position] for sequence in sequences], out, shared), False
-        last = number == len(stages) - 1
-        out = _normalise(out, sequences[0][stage.norm], scale if last else None)
-    return out
+    chains = [[op for op in ops if isinstance(op, nn.Sequential)] for ops in groups]
+    plans = [_stages(sequences[0]) for sequences in chains]
+    firsts = [_stacked([sequence[1] for sequence in sequences]) for sequences in chains]
+    deep = [k for k, (conv, _) in enumerate(firsts) if conv.groups > 1]
+    fanned = fan(activated, [firsts[k][1] for k in deep], [_taps(firsts[k][0]) for k in deep]) if deep else []
+    begun = dict(zip(deep, fanned, strict=True))
+    outs = []
+    for k, (sequences, stages, scale) in enumerate(zip(chains, plans, scales, strict=True)):
+        conv, weight = firsts[k]
+        out = begun.pop(k) if k in begun else F.conv2d(activated, weight, None, *_taps(conv))
+        for number, stage in enumerate(stages):
+            out = F.relu_(out) if number else out
+            for position in stage.convs[0 if number else 1 :]:
+                out = _convolve([sequence[position] for sequence in sequences], out)
+            out = _normalise(out, sequences[0][stage.norm], scale if number == len(stages) - 1 else None)
+        outs.append(out)
+    return outs
 
 
-def _convolve(convs: Sequence[nn.Module], x: Tensor, shared: bool) -> Tensor:
-    """One convolution per edge, of one input for all or of its own channels for each."""
-    conv = convs[0]
-    assert isinstance(conv, nn.Conv2d)  # noqa: S101  (for the type checker)
-    edges, weights = len(convs), [c.weight for c in convs if isinstance(c, nn.Conv2d)]
-    weight = torch.cat(weights) if edges > 1 else weights[0]
-    stride, padding, dilation = int(conv.stride[0]), int(conv.padding[0]), int(conv.dilation[0])
+def _stacked(convs: Sequence[nn.Module]) -> tuple[nn.Conv2d, Tensor]:
+    """A convolution like all of them, and their weights side by side."""
+    same = [conv for conv in convs if isinstance(conv, nn.Conv2d)]
+    return same[0], torch.cat([conv.weight for conv in same]) if len(same) > 1 else same[0].weight
+
+
+def _taps(conv: nn.Conv2d) -> Taps:
+    return Taps(int(conv.stride[0]), int(conv.padding[0]), int(conv.dilation[0]))
+
+
+def _convolve(convs: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """One convolution per edge, each of its own channels."""
+    conv, weight = _stacked(convs)
     if conv.groups > 1:
-        x = torch.cat([x] * edges, dim=1) if shared and edges > 1 else x
-        return depthwise(x, weight, stride, padding, dilation)
-    return F.conv2d(x, weight, None, stride, padding, dilation, 1 if shared else edges)
+        return depthwise(x, weight, *_taps(conv))
+    return F.conv2d(x, weight, None, *_taps(conv), len(convs))
 
 
 def run_reduction(ops: Sequence[nn.Module], activated: Tensor, scale: Tensor | None) -> Tensor:
-    """Run factorized reductions that share their input; arguments and result as for `run_chain`.
+    """Run factorized reductions that share their input; arguments and result as for one group of `run_chains`.
 
     Both shifted 1x1 convolutions of all edges are one convolution of the two sub-images side by side.
     """

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial as partial_of
 
+import torch
+from torch import Tensor
+
+from lightning_nas.arch import Sample
 from lightning_nas.spaces import CellNetwork, CellSpace, NetworkSize, Space
 from lightning_nas.spaces.one_shot1 import NASBench1Shot1Space
 from lightning_nas.supernet.cells import MixedCell
 from lightning_nas.supernet.choice_block import ChoiceBlockCell
 
-__all__ = ["build_supernet"]
+__all__ = ["build_supernet", "evaluate_samples"]
 
 
 def build_supernet(
@@ -19,6 +24,8 @@ def build_supernet(
     num_classes: int = 10,
     in_channels: int = 3,
     partial: int = 1,
+    checkpoint: bool = False,
+    compile: bool = False,
 ) -> CellNetwork:
     """Build the supernet of a cell space for small pictures.
 
@@ -29,6 +36,9 @@ def build_supernet(
         num_classes: Outputs of the classifier.
         in_channels: Channels of the pictures.
         partial: ``k`` of partial channels: candidates see the first ``1/k`` of the channels; 1 for all.
+        checkpoint: Whether cells run again in the backward pass instead of keeping what it needs.
+        compile: Whether `torch.compile` compiles the cells, at their first call for each set of active choices; not for
+            relaxations that sample paths.
 
     Returns:
         A network with ``forward(x, sample)``: pictures ``(N, in_channels, H, W)`` -> logits ``(N, num_classes)``.
@@ -51,7 +61,43 @@ def build_supernet(
         channels, space.default_cells if cells is None else cells, num_classes, in_channels, track_stats=False
     )
     if isinstance(space, CellSpace):
-        return space.network(partial_of(MixedCell, space, partial=partial), size)
-    if partial != 1:
+        network = space.network(partial_of(MixedCell, space, partial=partial), size)
+    elif partial == 1:
+        network = space.network(partial_of(ChoiceBlockCell, space), size)
+    else:
         raise ValueError(f"partial={partial}: {space.name!r} has no partial channels; leave it at 1")
-    return space.network(partial_of(ChoiceBlockCell, space), size)
+    for block in network.blocks:
+        if isinstance(block, MixedCell):
+            block.checkpoint = checkpoint
+        if compile and isinstance(block, (MixedCell, ChoiceBlockCell)):
+            block.compile()
+    return network
+
+
+@torch.no_grad()
+def evaluate_samples(network: CellNetwork, x: Tensor, samples: Sequence[Sample]) -> Tensor:
+    """Evaluate many samples on one batch without a graph; what does not depend on the sample is computed once.
+
+    Args:
+        network: A supernet.
+        x: Pictures ``(N, C, H, W)``.
+        samples: The samples, for example the vertices of genotypes, or mixtures with one candidate closed.
+
+    Returns:
+        Logits ``(samples, N, classes)``, each as ``network(x, sample)`` gives them.
+
+    Raises:
+        ValueError: If there are no samples.
+
+    Example:
+        >>> import random
+        >>> from lightning_nas.spaces import get_space
+        >>> space, rng = get_space("nasbench201"), random.Random(0)
+        >>> samples = [space.vertex(space.sample(rng)) for _ in range(3)]
+        >>> evaluate_samples(build_supernet(space, channels=4, cells=1), torch.zeros(2, 3, 8, 8), samples).shape
+        torch.Size([3, 2, 10])
+    """
+    if not samples:
+        raise ValueError("no samples were given; give at least one")
+    begun = network.begin(x)
+    return torch.stack([network.finish(begun, sample) for sample in samples])

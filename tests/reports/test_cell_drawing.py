@@ -18,27 +18,47 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
 from matplotlib.text import Text
 from PIL import Image
 
 from lightning_nas.arch import Genotype
 from lightning_nas.reports import draw_figure, draw_text, save_drawing
-from lightning_nas.spaces import GENOTYPES, SPACES, CellSpace, Space, get_space, load_genotype
+from lightning_nas.spaces import (
+    GENOTYPES,
+    ONE_SHOT1_OPS,
+    SPACES,
+    DARTSSpace,
+    NASBench1Shot1Space,
+    Space,
+    get_space,
+    load_genotype,
+)
 
 ALL_NONE = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 SAME = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 ALL = {name: get_space(name) for name in SPACES}
-LEGEND = {"conv": "convolution", "pool": "pooling", "skip": "skip", "none": "none"}
+LEGEND = {"conv": "convolution", "pool": "pooling", "skip": "skip", "none": "none", "noise": "other"}
+ONE_SHOT1 = [name for name, space in ALL.items() if isinstance(space, NASBench1Shot1Space)]
 any_space = pytest.mark.parametrize("name", list(ALL))
 some = settings(max_examples=40, deadline=None, database=None)
 published = pytest.mark.parametrize("text", [*GENOTYPES, ALL_NONE, SAME])
 
 
 def kept_edges(space: Space, genotype: Genotype) -> Counter[tuple[str, str, str, str]]:
-    """``(kind, target, label, source)`` of each edge, read off the decisions and not off the graph."""
-    darts = isinstance(space, CellSpace) and space.topology.inputs == 2
-    shown = {0: "c_k-2", 1: "c_k-1"} if darts else {0: "input", 3: "output"}
+    """``(kind, target, label, source)`` of each edge, read off the decisions and not off the graph.
+
+    An operation on a node is that of each edge into it; an edge into the output that adds has no label.
+    """
+    if isinstance(space, NASBench1Shot1Space):
+        nodes = {block: ("input", *map(str, range(1, block))) for block in range(1, space.blocks + 1)}
+        taken = {block: genotype.picks.get(f"inputs/{block}", tuple(range(block))) for block in nodes}
+        ops = {block: ONE_SHOT1_OPS[genotype.picks[f"ops/{block}"][0]] for block in nodes}
+        into = Counter(("cell", str(b), ops[b], nodes[b][source]) for b in nodes for source in taken[b])
+        return into + Counter([("cell", "output", "", "input")] * (0 in genotype.picks["output"]))
+    shown = {0: "c_k-2", 1: "c_k-1"} if isinstance(space, DARTSSpace) else {0: "input", 3: "output"}
     edges: Counter[tuple[str, str, str, str]] = Counter()
     for rows in space.decisions.values():
         for d in rows:
@@ -50,7 +70,7 @@ def kept_edges(space: Space, genotype: Genotype) -> Counter[tuple[str, str, str,
 
 
 def read_text(text: str) -> tuple[Counter[tuple[str, str, str, str]], Counter[tuple[str, str, str]]]:
-    """The edges and the concatenations that a drawing shows."""
+    """The edges and the concatenations that a drawing shows; ``op(a + b)`` is an edge with `op` from each."""
     edges: Counter[tuple[str, str, str, str]] = Counter()
     concats: Counter[tuple[str, str, str]] = Counter()
     kind = ""
@@ -58,22 +78,32 @@ def read_text(text: str) -> tuple[Counter[tuple[str, str, str, str]], Counter[tu
         match = re.fullmatch(r"(\w*) *[┬├└] ([\w-]+) *= (.+)", line)
         assert match, line
         kind = match[1] or kind
-        if match[3].startswith("concat("):
-            concats[kind, match[2], match[3]] += 1
-            continue
-        for term in match[3].split(" + "):
-            part = re.fullmatch(r"(\w+)\(([\w-]+)\)", term)
+        for term in re.split(r" \+ (?![^(]*\))", match[3]):
+            part = re.fullmatch(r"(?:([\w-]+)\()?([\w\-+, ]+)(\)?)", term)
             assert part, term
-            edges[kind, match[2], part[1], part[2]] += 1
+            assert bool(part[1]) == bool(part[3]), term
+            if part[1] == "concat":
+                concats[kind, match[2], part[2]] += 1
+                continue
+            for source in part[2].split(" + "):
+                assert re.fullmatch(r"[\w-]+", source), term
+                edges[kind, match[2], part[1] or "", source] += 1
     return edges, concats
+
+
+def kept_concats(space: Space, genotype: Genotype) -> Counter[tuple[str, str, str]]:
+    if isinstance(space, NASBench1Shot1Space):
+        joined = [str(block) for block in genotype.picks["output"] if block]
+        return Counter([("cell", "output", ", ".join(joined))])
+    darts = isinstance(space, DARTSSpace)
+    return Counter((k, "output", "2, 3, 4, 5") for k in ("normal", "reduce") if darts)
 
 
 def check_text(space: Space, genotype: Genotype) -> None:
     edges, concats = read_text(draw_text(space, genotype))
     assert edges == kept_edges(space, genotype)
     assert set(edges.values()) == {1}
-    darts = space.name.startswith("darts")
-    assert concats == Counter({(k, "output", "concat(2, 3, 4, 5)"): 1 for k in ("normal", "reduce") if darts})
+    assert concats == kept_concats(space, genotype)
 
 
 # --- text
@@ -90,6 +120,20 @@ def test_text_has_every_kept_edge_once(name: str, seed: int) -> None:
 @published
 def test_text_of_published_cells(text: str) -> None:
     check_text(*load_genotype(text))
+
+
+def test_text_of_operations_on_nodes() -> None:
+    cell = (
+        '{"space": "nasbench1shot1_2", "ops": ["maxpool3x3", "conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3"],'
+        ' "parents": [[0], [1], [0, 2], [1, 3], [0, 2, 4]]}'
+    )
+    assert draw_text(*load_genotype(cell)).splitlines() == [
+        "cell ┬ 1      = maxpool3x3(input)",
+        "     ├ 2      = conv3x3-bn-relu(1)",
+        "     ├ 3      = conv1x1-bn-relu(input + 2)",
+        "     ├ 4      = maxpool3x3(1 + 3)",
+        "     └ output = input + concat(2, 4)",
+    ]
 
 
 def test_text_columns_line_up() -> None:
@@ -122,15 +166,23 @@ def svg_texts(path: Path) -> Counter[str]:
 
 def check_svg(space: Space, genotype: Genotype, path: Path) -> None:
     texts = svg_texts(path)
-    expected = Counter(label for (_, _, label, _), n in kept_edges(space, genotype).items() for _ in range(n))
+    if isinstance(space, NASBench1Shot1Space):
+        ops = [ONE_SHOT1_OPS[genotype.picks[f"ops/{block}"][0]] for block in range(1, space.blocks + 1)]
+        expected = Counter(f"{block}: {op}" for block, op in enumerate(ops, start=1))
+    else:
+        expected = Counter(label for (_, _, label, _), n in kept_edges(space, genotype).items() for _ in range(n))
     families = {part for label in expected for part in LEGEND if part in label}
     everything = expected + Counter(LEGEND[part] for part in families)
-    if space.name.startswith("darts"):
+    if isinstance(space, DARTSSpace):
         everything += Counter(["concatenation", "normal cell", "reduce cell"] + ["2", "3", "4", "5", "output"] * 2)
         inputs = sum(n for text, n in texts.items() if re.sub(r"[\s−-]", "", text) in ("ck2", "ck1", "k2c", "k1c"))  # noqa: RUF001
         assert inputs == 4
+    elif isinstance(space, NASBench1Shot1Space):
+        everything += Counter(["cell", "input", "output", "sum", "concatenation"])
+        assert texts == everything
     else:
         everything += Counter(["cell", "input", "1", "2", "output"])
+    assert texts["sum"] == isinstance(space, NASBench1Shot1Space)
     assert {text: texts[text] for text in everything} == dict(everything)
 
 
@@ -212,6 +264,34 @@ def check_apart(found: list[tuple[str, float, float, float, float]]) -> None:
     for (a, ax0, ay0, ax1, ay1), (b, bx0, by0, bx1, by1) in combinations(found, 2):
         apart = ax1 <= bx0 or bx1 <= ax0 or ay1 <= by0 or by1 <= ay0
         assert apart, f"{a!r} and {b!r} overlap"
+
+
+def colours(figure: Figure) -> tuple[dict[str, str], Counter[str]]:
+    """The line colour of each word of the legend, and how many edges have each colour."""
+    (axes,) = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    words = [text.get_text() for text in legend.get_texts()]
+    lines = [to_hex(patch.get_edgecolor()) for patch in legend.get_patches()]
+    edges = Counter(to_hex(patch.get_edgecolor()) for patch in axes.patches if isinstance(patch, PathPatch))
+    return dict(zip(words, lines, strict=True)), edges
+
+
+@pytest.mark.parametrize("name", ONE_SHOT1)
+@pytest.mark.parametrize("seed", range(6))
+def test_wires_are_what_the_legend_calls_them(name: str, seed: int) -> None:
+    genotype = ALL[name].sample(Random(seed))
+    legend, edges = colours(draw_figure(ALL[name], genotype))
+    joined = sum(source > 0 for source in genotype.picks["output"])
+    assert edges[legend["sum"]] == sum(kept_edges(ALL[name], genotype).values())
+    assert edges[legend["concatenation"]] == joined
+    assert len({*legend.values()}) == len(legend)
+
+
+def test_wires_of_cells_with_operations_on_edges_concatenate() -> None:
+    legend, edges = colours(draw_figure(*load_genotype("darts_v2")))
+    assert set(legend) == {"convolution", "pooling", "skip", "concatenation"}
+    assert edges[legend["concatenation"]] == 8
 
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None:

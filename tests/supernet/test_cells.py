@@ -217,8 +217,12 @@ def test_only_what_is_active_is_executed(cell: Cell, sample: Sample) -> None:
             one(tuple(state.detach() for state in states), sample.detach())
         flops = counter.get_flop_counts().get("Global", {})
         work.append(sum(n for op, n in flops.items() if "convolution" in str(op)))
-    reductions = cell.place.reduction  # both sub-images of a factorized reduction go through one convolution
-    assert work[0] == work[1] or (reductions and work[1] < work[0] <= 2 * work[1])
+    if cell.inputs == 1:  # edges into nodes that nothing reads are left out
+        assert work[0] <= work[1]
+    elif cell.place.reduction:  # both sub-images of a factorized reduction go through one convolution
+        assert work[1] <= work[0] <= 2 * work[1]
+    else:
+        assert work[0] == work[1]
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)

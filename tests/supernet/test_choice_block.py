@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -134,9 +135,8 @@ def test_a_vertex_executes_what_leads_to_the_output_and_nothing_else(number: int
     space, cell, x = make(number)
     ran: set[str] = set()
     for name, module in cell.named_modules():
-        if re.fullmatch(r"blocks\.\d\.\d|projections\.\d", name):
+        if re.fullmatch(r"blocks\.\d\.\d", name):
             module.register_forward_hook(lambda *_, name=name: ran.add(name))
-    cell.output_projection.register_forward_hook(lambda *_: ran.add("output"))
     loose = 0
     for seed in range(12):
         genotype = space.sample(random.Random(seed))
@@ -146,12 +146,59 @@ def test_a_vertex_executes_what_leads_to_the_output_and_nothing_else(number: int
         ran.clear()
         out = cell((x,), space.vertex(genotype))
         expected = {f"blocks.{block - 1}.{ops[block - 1]}" for block in reached}
-        expected |= {f"projections.{block - 1}" for block in reached if 0 in parents[block - 1]}
-        assert ran == expected | ({"output"} if 0 in parents[-1] else set())
+        assert ran == expected
+        projected = {f"projections.{block - 1}" for block in reached if 0 in parents[block - 1]}
+        projected |= {"output_projection"} if 0 in parents[-1] else set()
+        cell.zero_grad()
+        out.sum().backward()
+        reaches = {name for name, p in cell.named_parameters() if p.grad is not None and "proj" in name}
+        assert {re.sub(r"\.\d\.\w+$", "", name) for name in reaches} == projected
         if 0 not in parents[-1]:
             for block, part in enumerate(out.chunk(space.blocks, dim=1), start=1):
                 assert block in parents[-1] or not bool(part.any())
     assert loose
+
+
+@numbers
+def test_all_projections_are_one_convolution_and_one_normalisation(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, cell, x = make(number)
+    convolved: list[int] = []
+    normalised: list[int] = []
+    conv2d, batch_norm = F.conv2d, F.batch_norm
+
+    def conv(x: Tensor, *args: Any) -> Tensor:
+        convolved.append(x.shape[1])
+        return conv2d(x, *args)
+
+    def norm(x: Tensor, mean: None, var: None, scale: Tensor, *args: Any) -> Tensor:
+        assert scale.is_contiguous()
+        normalised.append(x.shape[1])
+        return batch_norm(x, mean, var, scale, *args)
+
+    monkeypatch.setattr(F, "conv2d", conv)
+    monkeypatch.setattr(F, "batch_norm", norm)
+    cell((x,), random_weights(space))
+    assert convolved == [C_IN] + [C] * 2 * space.blocks
+    assert normalised == [2 * space.blocks * C] + [C] * 2 * space.blocks
+
+
+@numbers
+def test_it_stays_in_the_memory_format_of_its_input(number: int) -> None:
+    space, cell, x = make(number)
+    formats: list[bool] = []
+    for module in cell.blocks.modules():
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
+            module.register_forward_hook(
+                lambda _, args, out: formats.append(out.is_contiguous(memory_format=torch.channels_last))
+            )
+    for sample in samples(space):
+        for layout in (torch.channels_last, torch.contiguous_format):
+            formats.clear()
+            out = cell((x.contiguous(memory_format=layout),), sample)
+            assert set(formats) <= {layout == torch.channels_last}
+            assert out.is_contiguous(memory_format=layout)
 
 
 def test_an_empty_choice_gives_zeros() -> None:
