@@ -240,7 +240,9 @@ def _combine(values: list[Tensor], edges: int, weight: Tensor | None) -> list[Te
 
 
 def _add(terms: list[Tensor]) -> Tensor:
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
+    if len(terms) == 1:
+        return terms[0]
+    total = terms[0] + terms[1]
+    for term in terms[2:]:
+        total = total.add_(term)
     return total

@@ -51,7 +51,7 @@ from lightning_nas.ops import OPS
 from lightning_nas.relaxations import Softmax
 from lightning_nas.spaces import CellSpace, get_space
 from lightning_nas.spaces.darts import DARTSSpace
-from lightning_nas.supernet import build_supernet
+from lightning_nas.supernet import build_supernet, evaluate_samples
 
 FRUGAL = {"MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536", "KINETO_LOG_LEVEL": "99"}
 AGREE = 1e-3
@@ -144,11 +144,11 @@ def forget(parameters: Sequence[nn.Parameter]) -> None:
         parameter.grad = None
 
 
-def ours(setting: Setting, path: bool = False, contiguous: bool = False) -> Task:
+def ours(setting: Setting, path: bool = False, contiguous: bool = False, checkpoint: bool = False) -> Task:
     """The supernet, stepped as `DifferentiableSearch` does."""
     space, (for_theta, for_w) = setting.make_space(), setting.batches()
     torch.manual_seed(0)
-    network = build_supernet(space, setting.channels, setting.cells, partial=setting.partial)
+    network = build_supernet(space, setting.channels, setting.cells, partial=setting.partial, checkpoint=checkpoint)
     network = as_given(network) if contiguous else network
     search = DifferentiableSearch(space, supernet=network, relax_inputs=setting.partial > 1)
     relaxation = search.relaxation
@@ -159,7 +159,7 @@ def ours(setting: Setting, path: bool = False, contiguous: bool = False) -> Task
         def loss(w: Sequence[Tensor] | None = None) -> Tensor:
             return search._loss(for_theta, draw(2 * turn), w)
 
-        FirstOrder()(Bilevel(loss, loss, search.weights(), search.arch_parameters()))
+        FirstOrder()(Bilevel(loss, loss, weights, search.arch_parameters()))
         with torch.no_grad():
             sample = draw(2 * turn + 1).detach()
         forget(weights)
@@ -194,11 +194,7 @@ def one_by_one(network: nn.Module, x: Tensor, samples: Sequence[Sample]) -> Tens
         return torch.stack([network(x, sample) for sample in samples])
 
 
-many = one_by_one
-"""How our supernet evaluates many samples."""
-
-
-def evaluated(setting: Setting, looped: bool, masked: bool, count: int = 16) -> Task:
+def evaluated(setting: Setting, looped: bool, masked: bool, count: int = 8) -> Task:
     """Evaluation without a graph of random genotypes, or of the mixture without one candidate (PT scores these)."""
     space, x = setting.make_space(), setting.batches()[0][0]
     build = loop_supernet if looped else build_supernet
@@ -215,8 +211,8 @@ def evaluated(setting: Setting, looped: bool, masked: bool, count: int = 16) -> 
             relaxation.support.drop(group, row, choice)
             samples.append(relaxation.mean_sample())
             relaxation.support.set_row(group, row, opened)
-    evaluate = one_by_one if looped else many
-    return Task(network, (), lambda turn: evaluate(network, x, samples), lambda: evaluate(network, x, samples))
+    evaluate = one_by_one if looped else evaluate_samples
+    return Task(network, (), lambda turn: evaluate(network, x, samples), lambda: evaluate(network, x, samples))  # type: ignore[operator]
 
 
 # --- the cases
@@ -247,7 +243,7 @@ def candidates(setting: Setting, counts: Sequence[int]) -> list[Row]:
 
 def evaluations(settings: Sequence[Setting]) -> list[Row]:
     def row(s: Setting, masked: bool) -> Row:
-        label = f"{s.space}, 16 {'masked' if masked else 'discrete'} samples"
+        label = f"{s.space}, 8 {'masked' if masked else 'discrete'} samples"
         sides = (lambda: evaluated(s, False, masked)), (lambda: evaluated(s, True, masked))
         return Row("many", label, "loop, NCHW, 1 by 1", *sides)
 
@@ -258,6 +254,13 @@ def formats(settings: Sequence[Setting]) -> list[Row]:
     def row(s: Setting) -> Row:
         label = f"{s.space}, {s.channels} ch, {s.side}x{s.side}: NHWC"
         return Row("formats", label, "ours, NCHW", lambda: ours(s), lambda: ours(s, contiguous=True))
+
+    return [row(setting) for setting in settings]
+
+
+def checkpointed(settings: Sequence[Setting]) -> list[Row]:
+    def row(s: Setting) -> Row:
+        return Row("checkpoint", f"{s.space}: checkpointed", "ours", lambda: ours(s, checkpoint=True), lambda: ours(s))
 
     return [row(setting) for setting in settings]
 
@@ -274,6 +277,7 @@ def cases(small: bool) -> dict[str, list[Row]]:
         "one-path": paths((darts, nb201)),
         "candidates": candidates(darts, (2, 4) if small else (2, 4, 8, 16)),
         "many": evaluations((nb201,) if small else (darts, nb201)),
+        "checkpoint": checkpointed((nb201,) if small else (darts, nb201)),
         "formats": formats((nb201,) if small else (darts, nb201, lean)),
     }
 

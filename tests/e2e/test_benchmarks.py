@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-CASES = {"darts", "nb201", "nb201-small", "partial", "one-path", "candidates", "many", "formats"}
+CASES = {"darts", "nb201", "nb201-small", "partial", "one-path", "candidates", "many", "checkpoint", "formats"}
 
 
 @pytest.mark.e2e
