@@ -6,7 +6,9 @@ No other module knows DDP, FSDP or precision plugins.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import lightning as L
 import torch
@@ -25,6 +27,8 @@ def require_supported(trainer: L.Trainer) -> None:
     """
     # The weights after the step are what a checkpoint of a search must hold; Lightning warns that it holds them.
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
+    # Gradients of 1x1 convolutions in channels-last differ from their weights in strides of sides of one pixel only.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if trainer.gradient_clip_val:
         raise MisconfigurationException(
             f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) does not reach a search, which optimises weights"
@@ -90,3 +94,8 @@ def loss_scale(trainer: L.Trainer) -> float:
     """The factor by which fp16 training scales its loss, 1 otherwise; gradients taken by hand need it too."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return float(scaler.get_scale()) if scaler is not None else 1.0
+
+
+def step_context(trainer: L.Trainer) -> Callable[[], AbstractContextManager[Any]]:
+    """The precision in which the Trainer runs a training step, as a context."""
+    return trainer.precision_plugin.train_step_context

@@ -15,6 +15,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 
+from lightning_nas import strategy
 from lightning_nas.memory import LiveBytes, free, resident, tensors_in
 from lightning_nas.methods.alone import alone
 from lightning_nas.methods.differentiable import DifferentiableSearch
@@ -40,7 +41,7 @@ class Estimate:
 
     Example:
         >>> print(Estimate(412_000_000, 1.93, 64, 380_000_000, 700_000_000))
-        estimate: 412 MB at the peak (+ 700 MB that the program holds already), 1.9 s a step (batch 64)
+        estimate: 412 MB at the peak (+ 700 MB that the program holds already), 1.93 s a step (batch 64)
     """
 
     memory_bytes: int
@@ -222,7 +223,7 @@ class StepEstimate(Callback):
             return
         self._done = True
         try:
-            text = str(estimate(pl_module, batch, trainer.precision_plugin.train_step_context))
+            text = str(estimate(pl_module, batch, strategy.step_context(trainer)))
         except Exception as error:  # whatever a user's own parts raise
             reason = " ".join(str(error).split())[:200]
             text = f"no estimate: {type(error).__name__}{': ' if reason else ''}{reason}"

@@ -139,18 +139,16 @@ def _convolve(convs: Sequence[nn.Module], x: Tensor) -> Tensor:
 def run_reduction(ops: Sequence[nn.Module], activated: Tensor, scale: Tensor | None) -> Tensor:
     """Run factorized reductions that share their input; arguments and result as for one group of `run_chains`.
 
-    Both shifted 1x1 convolutions of all edges are one convolution of the two sub-images side by side.
+    The first convolutions of all edges are one, and so are the second.
     """
     reductions = [op for op in ops if isinstance(op, FactorizedReduce)]
     if any(side % 2 for side in activated.shape[-2:]):
         raise ValueError(f"a factorized reduction needs an even height and width, got {tuple(activated.shape[-2:])}")
-    channels = activated.shape[1]
-    both = torch.cat([activated[:, :, ::2, ::2], activated[:, :, 1::2, 1::2]], dim=1)
-    upper = torch.stack([op.conv_1.weight for op in reductions])
-    lower = torch.stack([op.conv_2.weight for op in reductions])
-    beside = (0, 0, 0, 0, 0, channels), (0, 0, 0, 0, channels, 0)
-    weight = torch.cat([F.pad(upper, beside[0]), F.pad(lower, beside[1])], dim=1).flatten(0, 1)
-    return _normalise(F.conv2d(both, weight), reductions[0].bn, scale)
+    first = F.conv2d(activated[:, :, ::2, ::2], torch.cat([op.conv_1.weight for op in reductions]))
+    second = F.conv2d(activated[:, :, 1::2, 1::2], torch.cat([op.conv_2.weight for op in reductions]))
+    halves = [torch.unflatten(half.permute(0, 2, 3, 1), 3, (len(reductions), -1)) for half in (first, second)]
+    joined = torch.stack(halves, dim=4).flatten(3).permute(0, 3, 1, 2)  # edge by edge, its first half first
+    return _normalise(joined, reductions[0].bn, scale)
 
 
 def _normalise(x: Tensor, norm: nn.Module, scale: Tensor | None) -> Tensor:

@@ -58,7 +58,9 @@ class Plan:
         """``(rows, choices)`` -> a vector for each group of each source, then for each of its maps."""
         if weights is None:
             return [None] * len(self.sizes)
-        flat = weights.flatten()[self.index.to(weights.device)]
+        if self.index.device != weights.device:
+            object.__setattr__(self, "index", self.index.to(weights.device))
+        flat = weights.flatten()[self.index]
         return list(torch.split(flat, list(self.sizes)))
 
 

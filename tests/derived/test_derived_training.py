@@ -152,9 +152,15 @@ def test_schedules_end_with_the_fit_however_it_is_limited(options: dict[str, Any
 
 
 def test_without_a_number_of_epochs_rate_and_drop_path_are_constant() -> None:
+    class Enough(L.Callback):
+        """The stop that no planned number of epochs gives."""
+
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            trainer.should_stop = trainer.current_epoch == 2
+
     seen, module = Recorder(), training(w=SGDCosine(lr=0.1))
     with pytest.warns(UserWarning, match="neither max_epochs nor max_steps"):
-        trainer(callbacks=[seen], max_epochs=-1, max_time={"seconds": 1}).fit(module, Pictures())
+        trainer(callbacks=[seen, Enough()], max_epochs=-1, max_time={"hours": 1}).fit(module, Pictures())
     assert max(seen.epochs) > 1
     assert set(seen.lr) == {0.1}
     assert set(seen.drop_path) == {0.2}
