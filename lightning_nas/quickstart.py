@@ -14,7 +14,7 @@ from lightning_nas.data import BilevelDataModule, DigitsDataModule
 from lightning_nas.derived import DerivedTraining
 from lightning_nas.methods import DARTS
 from lightning_nas.reports import list_artifacts, plot_metrics, require_writable, write_genotype, write_summary
-from lightning_nas.spaces import NetworkSize
+from lightning_nas.spaces import CellSpace, NetworkSize, get_space
 from lightning_nas.training import AdamTheta, SGDCosine
 
 __all__ = ["quickstart"]
@@ -51,6 +51,8 @@ def quickstart(
     settings = dict(locals())
     if min(search_epochs, train_epochs) < 1:
         raise ValueError(f"search_epochs={search_epochs}, train_epochs={train_epochs}: give at least 1 of each")
+    if not isinstance(get_space(space), CellSpace):
+        raise ValueError(f"the quickstart builds no networks of {space!r}; run 'lightning-nas search' there instead")
     NetworkSize(train_channels, train_cells)  # refuses what the training would refuse after the search
     L.seed_everything(seed, verbose=False)
     search = DARTS(

@@ -107,6 +107,8 @@ def test_a_mistake_leaves_an_earlier_run_alone() -> None:
     (folder / "mine.txt").touch()
     with pytest.raises(ValueError, match="unknown space"):
         run(space="nope")
+    with pytest.raises(ValueError, match="builds no networks of 'nasbench1shot1_1'; run 'lightning-nas search'"):
+        run(space="nasbench1shot1_1")  # before the search, not after it
     assert files(Path("runs")) == {"quickstart/mine.txt"}
 
 
