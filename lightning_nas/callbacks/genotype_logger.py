@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_nas.arch import Genotype
+from lightning_nas.callbacks.terminal import print_above_bar
 from lightning_nas.reports import draw_figure, draw_text, save_drawing
 from lightning_nas.spaces import Space
 
@@ -59,7 +60,9 @@ class GenotypeLogger(Callback):
         if not trainer.is_global_zero:
             return
         if self.terminal:
-            _print(trainer, f"genotype after epoch {trainer.current_epoch}\n{draw_text(search.space, genotype)}")
+            print_above_bar(
+                trainer, f"genotype after epoch {trainer.current_epoch}\n{draw_text(search.space, genotype)}"
+            )
         self._texts.append([str(trainer.current_epoch), search.space.format(genotype)])
         for logger in trainer.loggers:
             with _never_stopping(logger):
@@ -94,15 +97,6 @@ def _never_stopping(logger: Logger) -> Iterator[None]:
         yield
     except Exception as error:
         rank_zero_warn(f"{type(logger).__name__} did not take the genotype: {type(error).__name__}: {error}")
-
-
-def _print(trainer: L.Trainer, text: str) -> None:
-    """Print above the progress bar, if there is one."""
-    bar = trainer.progress_bar_callback
-    if isinstance(bar, (TQDMProgressBar, RichProgressBar)) and bar.is_enabled:
-        bar.print(text)
-    else:
-        print(text, flush=True)
 
 
 def _log_artifact(logger: WandbLogger, space: Space, genotype: Genotype) -> None:

@@ -57,9 +57,7 @@ def alone(search: DifferentiableSearch) -> Any:
     twin.theta_frozen = False
     twin.own_optimizers = twin.configure_optimizers()[0]
     weights = twin.own_optimizers[0]
-    for parameter in twin.weights():
-        parameter.grad = torch.zeros_like(parameter)
-    for parameter in twin.arch_parameters():
+    for parameter in (*twin.weights(), *twin.arch_parameters()):
         parameter.grad = torch.zeros_like(parameter)
     for optimizer in twin.own_optimizers:  # makes its state
         optimizer.step()

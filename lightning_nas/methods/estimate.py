@@ -10,12 +10,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning_utilities.core.apply_func import apply_to_collection
-from lightning_utilities.core.rank_zero import rank_zero_only
 from torch import Tensor
 
 from lightning_nas import strategy
+from lightning_nas.callbacks.terminal import print_above_bar
 from lightning_nas.memory import LiveBytes, free, resident, tensors_in
 from lightning_nas.methods.alone import alone
 from lightning_nas.methods.differentiable import DifferentiableSearch
@@ -227,14 +227,5 @@ class StepEstimate(Callback):
         except Exception as error:  # whatever a user's own parts raise
             reason = " ".join(str(error).split())[:200]
             text = f"no estimate: {type(error).__name__}{': ' if reason else ''}{reason}"
-        _say(trainer, text)
-
-
-@rank_zero_only
-def _say(trainer: L.Trainer, text: str) -> None:
-    """Print above the progress bar, if there is one."""
-    bar = trainer.progress_bar_callback
-    if isinstance(bar, TQDMProgressBar | RichProgressBar) and bar.is_enabled:
-        bar.print(text)
-    else:
-        print(text, flush=True)
+        if trainer.is_global_zero:
+            print_above_bar(trainer, text)

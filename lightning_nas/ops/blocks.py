@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ConvBN", "FactorizedReduce", "ReLUConvBN", "ResidualBlock", "batch_norm"]
+__all__ = ["ConvBN", "FactorizedReduce", "ReLUConvBN", "ResidualBlock", "batch_norm", "require_even"]
 
 
 def batch_norm(channels: int, affine: bool = True, track_stats: bool = True) -> nn.BatchNorm2d:
@@ -41,6 +41,16 @@ class ReLUConvBN(nn.Sequential):
         )
 
 
+def require_even(x: Tensor) -> None:
+    """Refuse an image that a factorized reduction cannot halve.
+
+    Raises:
+        ValueError: If the height or the width is odd.
+    """
+    if x.shape[-1] % 2 or x.shape[-2] % 2:
+        raise ValueError(f"a factorized reduction needs an even height and width, got {tuple(x.shape[-2:])}")
+
+
 class FactorizedReduce(nn.Module):
     """Halve the resolution by two shifted 1x1 convolutions of stride 2: ``(N, in, H, W) -> (N, out, H/2, W/2)``.
 
@@ -69,8 +79,7 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Reduce ``(N, in, H, W)`` to ``(N, out, H/2, W/2)``."""
-        if x.shape[-1] % 2 or x.shape[-2] % 2:
-            raise ValueError(f"a factorized reduction needs an even height and width, got {tuple(x.shape[-2:])}")
+        require_even(x)
         x = self.relu(x)
         halves: Tensor = self.bn(torch.cat([self.conv_1(x), self.conv_2(x[:, :, 1:, 1:])], dim=1))
         return halves

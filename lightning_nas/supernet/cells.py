@@ -71,6 +71,8 @@ class MixedCell(nn.Module):
             spec = OpSpec(self.channels, stride, affine=False, track_stats=False, pool_bn=space.pool_bn)
             self.edges.append(nn.ModuleList(make_op(op, spec) for op in decision.choices))
         self._candidates = [[Candidate(form_of(op), repr(op)) for op in edge] for edge in self._ops()]
+        self._width = max(len(edge) for edge in self._candidates)
+        self._ends = [(target - self.topology.inputs, source) for target, source in self.topology.edges]
         self._plans: dict[object, Plan] = {}
 
     def forward(self, states: tuple[Tensor, ...], sample: Sample) -> Tensor:
@@ -90,7 +92,7 @@ class MixedCell(nn.Module):
         passed: list[Tensor] = []
         for source, (groups, maps) in enumerate(zip(plan.groups, plan.maps, strict=True)):
             if source >= self.topology.inputs:
-                nodes.append(self._node(source, terms[source], passed, nodes[0], sample))
+                nodes.append(self._node(source, terms[source], passed, nodes[0], sample, plan.active))
             x = nodes[source]
             if self.partial > 1:
                 passed.append(self._bypass(x, source))
@@ -110,13 +112,11 @@ class MixedCell(nn.Module):
         if key not in self._plans:
             rows = active or tuple(tuple(range(len(edge))) for edge in self._candidates)
             if inputs is not None:
-                ends = [(target - self.topology.inputs, source) for target, source in self.topology.edges]
-                rows = tuple(ks if i in inputs[index] else () for ks, (index, i) in zip(rows, ends, strict=True))
+                rows = tuple(ks if i in inputs[index] else () for ks, (index, i) in zip(rows, self._ends, strict=True))
             rows = self._read(rows)
-            width = max(len(edge) for edge in self._candidates)
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.clear()
-            self._plans[key] = make_plan(self.topology, self._candidates, rows, width)
+            self._plans[key] = make_plan(self.topology, self._candidates, rows, self._width)
         return self._plans[key]
 
     def _read(self, rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
@@ -134,10 +134,8 @@ class MixedCell(nn.Module):
         """``(rows, choices)``: the weight of each candidate, that of its edge included; nothing if all are one."""
         relaxed, across = sample.weights.get(self.kind), sample.weights.get(self.input_group)
         if across is not None:
-            ends = [(target - self.topology.inputs, source) for target, source in self.topology.edges]
-            of_edge = across[[index for index, _ in ends], [source for _, source in ends]].unsqueeze(1)
-            width = max(len(edge) for edge in self._candidates)
-            relaxed = of_edge.expand(-1, width) if relaxed is None else relaxed * of_edge
+            of_edge = across[[index for index, _ in self._ends], [source for _, source in self._ends]].unsqueeze(1)
+            relaxed = of_edge.expand(-1, self._width) if relaxed is None else relaxed * of_edge
         if relaxed is None:
             return None
         return relaxed.to(like.dtype) if like.dtype in (torch.float32, torch.float64) else relaxed
@@ -176,13 +174,24 @@ class MixedCell(nn.Module):
             out += zip(group_of_maps.rows, _combine(values, len(group_of_maps.rows), weight), strict=True)
         return out
 
-    def _node(self, node: int, terms: list[Tensor], passed: list[Tensor], first: Tensor, sample: Sample) -> Tensor:
-        """A node's value: the sum of its terms, with partial channels beside the sum of what passed them by."""
+    def _node(
+        self,
+        node: int,
+        terms: list[Tensor],
+        passed: list[Tensor],
+        first: Tensor,
+        sample: Sample,
+        active: tuple[tuple[int, ...], ...],
+    ) -> Tensor:
+        """A node's value: the sum of its terms, with partial channels beside the sum of what passed them by.
+
+        An edge on which `none` is active adds nothing to the one and its channels to the other.
+        """
         rows = self.topology.rows_into(node)
         mixed = _add(terms) if terms else Zero(self.strides[rows[0]])(first[:, : self.channels])
         if self.partial == 1:
             return mixed
-        active, across = self._open_rows(sample), sample.weights.get(self.input_group)
+        across = sample.weights.get(self.input_group)
         sources = [source for source, row in enumerate(rows) if active[row]]
         weight = None if across is None else across[node - self.topology.inputs, sources].to(first.dtype)
         if sources:
@@ -196,15 +205,6 @@ class MixedCell(nn.Module):
         rest = x[:, self.channels :]
         rows = [row for row, (_, start) in enumerate(self.topology.edges) if start == source]
         return F.max_pool2d(rest, 2, 2) if rows and self.strides[rows[0]] == 2 else rest
-
-    def _open_rows(self, sample: Sample) -> tuple[bool, ...]:
-        """Whether each edge has an active choice and an open input; `none` counts, for the channels beside it."""
-        active, inputs = sample.open(self.kind), sample.open(self.input_group)
-        found = []
-        for row, (target, source) in enumerate(self.topology.edges):
-            open_input = inputs is None or source in inputs[target - self.topology.inputs]
-            found.append(open_input and (active is None or bool(active[row])))
-        return tuple(found)
 
 
 def _again(cell: MixedCell, state: dict[str, Tensor], states: tuple[Tensor, ...], sample: Sample) -> Tensor:

@@ -75,8 +75,9 @@ def fan(x: Tensor, weights: Sequence[Tensor], taps: Sequence[Taps]) -> list[Tens
         For each ``(N, m C, H', W')``; any number of times differentiable.
     """
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        copies = [_copies(x, weight) for weight in weights]
-        return [F.conv2d(c, w, None, *t, w.shape[0]) for c, w, t in zip(copies, weights, taps, strict=True)]
+        copies = _Copies(x)
+        pairs = zip(weights, taps, strict=True)
+        return [F.conv2d(copies(w.shape[0], False), w, None, *tap, w.shape[0]) for w, tap in pairs]
     return list(_Fan.apply(x, tuple(taps), *weights))
 
 
@@ -142,11 +143,6 @@ class _Copies:
             x = self.x[:, :, ::2, ::2] if halved else self.x
             self.made[channels, halved] = torch.cat([x] * (channels // x.shape[1]), dim=1)
         return self.made[channels, halved]
-
-
-def _copies(x: Tensor, weight: Tensor) -> Tensor:
-    times = weight.shape[0] // x.shape[1]
-    return torch.cat([x] * times, dim=1) if times > 1 else x
 
 
 def _halved(tap: Taps) -> bool:

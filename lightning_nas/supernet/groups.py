@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_nas.ops import FactorizedReduce, Zero
+from lightning_nas.ops.blocks import require_even
 from lightning_nas.supernet.depthwise import Taps, depthwise, fan
 
 __all__ = ["Form", "form_of", "run_chains", "run_reduction"]
@@ -142,8 +143,7 @@ def run_reduction(ops: Sequence[nn.Module], activated: Tensor, scale: Tensor | N
     The first convolutions of all edges are one, and so are the second.
     """
     reductions = [op for op in ops if isinstance(op, FactorizedReduce)]
-    if any(side % 2 for side in activated.shape[-2:]):
-        raise ValueError(f"a factorized reduction needs an even height and width, got {tuple(activated.shape[-2:])}")
+    require_even(activated)
     first = F.conv2d(activated[:, :, ::2, ::2], torch.cat([op.conv_1.weight for op in reductions]))
     second = F.conv2d(activated[:, :, 1::2, 1::2], torch.cat([op.conv_2.weight for op in reductions]))
     halves = [torch.unflatten(half.permute(0, 2, 3, 1), 3, (len(reductions), -1)) for half in (first, second)]

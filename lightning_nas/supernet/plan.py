@@ -47,10 +47,11 @@ class Maps:
 
 @dataclass(frozen=True)
 class Plan:
-    """For each source node its groups and maps; for the whole cell the weights to gather for them, in this order."""
+    """For each source node its groups and maps; for the cell its active choices, and the weights to gather in order."""
 
     groups: tuple[tuple[Group, ...], ...]
     maps: tuple[tuple[Maps, ...], ...]
+    active: Rows
     index: Tensor
     sizes: tuple[int, ...]
 
@@ -86,7 +87,7 @@ def make_plan(topology: CellTopology, candidates: Sequence[Sequence[Candidate]],
         taken += [[(row, k) for row, ks in zip(m.rows, m.choices, strict=True) for k in ks] for m in maps[source]]
         sizes += [len(part) for part in taken]
         index += [row * width + k for part in taken for row, k in part]
-    return Plan(tuple(groups), tuple(maps), torch.tensor(index, dtype=torch.long), tuple(sizes))
+    return Plan(tuple(groups), tuple(maps), active, torch.tensor(index, dtype=torch.long), tuple(sizes))
 
 
 def _groups(rows: Sequence[int], candidates: Sequence[Sequence[Candidate]], active: Rows) -> tuple[Group, ...]:
