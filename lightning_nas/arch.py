@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Bilevel", "Decision", "Decisions", "Genotype", "Sample", "Support"]
+__all__ = ["Bilevel", "Decision", "Decisions", "Genotype", "Outcome", "Sample", "Support"]
 
 
 @dataclass(frozen=True)
@@ -235,6 +235,20 @@ class Support(nn.Module):
         self._open.clear()
 
 
+class Outcome(NamedTuple):
+    """What a draw of the relaxation came to on a batch, for score-function estimators.
+
+    Args:
+        loss: Its loss, without a graph.
+        accuracy: Its accuracy, a fraction, without a graph.
+        log_prob: Its log-probability, differentiable in the architecture parameters.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+    log_prob: Tensor
+
+
 @dataclass
 class Bilevel:
     r"""A bilevel problem at one step: minimise :math:`L_{val}(w^*(\theta), \theta)`, `w*` minimising the lower loss.
@@ -248,6 +262,8 @@ class Bilevel:
         momentum: Momentum of `w`.
         weight_decay: Weight decay of `w`.
         momentum_buffers: The optimiser's buffers, ``None`` where there is none yet.
+        outcome: A fresh draw of the relaxation, tried on the validation batch.
+        penalty: The regularizers alone, for estimators that do not differentiate `val_loss`.
 
     Example:
         >>> w, theta = torch.tensor([3.0], requires_grad=True), torch.tensor([2.0], requires_grad=True)
@@ -264,3 +280,5 @@ class Bilevel:
     momentum: float = 0.0
     weight_decay: float = 0.0
     momentum_buffers: Sequence[Tensor | None] = field(default_factory=list)
+    outcome: Callable[[], Outcome] | None = None
+    penalty: Callable[[], Tensor | None] | None = None

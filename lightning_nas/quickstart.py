@@ -13,9 +13,9 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning_nas.data import BilevelDataModule, DigitsDataModule
 from lightning_nas.derived import DerivedTraining
 from lightning_nas.methods import DARTS
+from lightning_nas.optimizers import AdamTheta, SGDCosine
 from lightning_nas.reports import list_artifacts, plot_metrics, require_writable, write_genotype, write_summary
 from lightning_nas.spaces import CellSpace, NetworkSize, get_space
-from lightning_nas.training import AdamTheta, SGDCosine
 
 __all__ = ["quickstart"]
 

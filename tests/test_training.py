@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from toys import one_line, quiet_trainer
 
+from lightning_nas.optimizers import AdamTheta, SGDCosine
 from lightning_nas.training import (
-    AdamTheta,
     NonFiniteLossError,
     ReproducibleModule,
-    SGDCosine,
     planned_epochs,
     rng_state,
     set_rng_state,

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from lightning_nas.data.arrays import checked_splits
 from lightning_nas.data.augment import Augment
 from lightning_nas.data.images import NO_AUGMENT, PictureDataModule
-from lightning_nas.data.pictures import Layout, Splits
+from lightning_nas.data.pictures import Layout, Pictures, Splits
 
 __all__ = ["NPZDataModule"]
 
@@ -34,9 +36,12 @@ class NPZDataModule(PictureDataModule):
         eval_batch_size: Pictures in a validation or test batch.
         mean: Mean per channel in units of ``[0, 1]``; None measures it.
         std: Deviation per channel in units of ``[0, 1]``; None measures it.
+        image_size: Height and width to which pictures are reduced by averaging whole blocks of pixels; None leaves
+            them as they are.
 
     Raises:
-        ValueError: If a number is out of range, or the file is missing or not as described.
+        ValueError: If a number is out of range, `image_size` does not divide that of the pictures, or the file is
+            missing or not as described.
 
     Example:
         >>> import tempfile
@@ -59,9 +64,10 @@ class NPZDataModule(PictureDataModule):
         eval_batch_size: int = 256,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        image_size: int | None = None,
     ) -> None:
         super().__init__(batch_size, float(val_fraction), augment, seed, eval_batch_size, mean, std)
-        self.path, self.layout, self._num_classes = path, layout, num_classes
+        self.path, self.layout, self._num_classes, self._image_size = path, layout, num_classes, image_size
 
     @property
     def num_classes(self) -> int:
@@ -84,7 +90,8 @@ class NPZDataModule(PictureDataModule):
             if f"x_{part}" in arrays
         }
         try:
-            return checked_splits(parts, self._num_classes, self.layout)
+            splits = checked_splits(parts, self._num_classes, self.layout)
+            return splits if self._image_size is None else _reduced(splits, self._image_size)
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from error
 
@@ -100,3 +107,17 @@ class NPZDataModule(PictureDataModule):
                 f"{self.path} is not an .npz file of plain arrays ({type(error).__name__}); write it by numpy.savez"
                 " from numbers, nothing pickled"
             ) from error
+
+
+def _reduced(splits: Splits, size: int) -> Splits:
+    """The pictures at a lower resolution, each pixel the mean of a block."""
+    side = splits.train.images.shape[-1]
+    if size < 1 or side % size:
+        raise ValueError(f"image_size={size} does not divide the pictures' {side} pixels; give a divisor")
+
+    def smaller(part: Pictures) -> Pictures:
+        means = [F.avg_pool2d(chunk.float(), side // size) for chunk in torch.split(part.images, 4096)]
+        return Pictures(torch.cat(means).round().to(torch.uint8), part.labels)
+
+    train, *others = (None if part is None else smaller(part) for part in splits)
+    return Splits(train or splits.train, *others)

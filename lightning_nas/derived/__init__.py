@@ -2,8 +2,9 @@
 
 from lightning_nas.derived import timm_entry
 from lightning_nas.derived.auxiliary import AuxiliaryHead
+from lightning_nas.derived.blocks import DiscreteBlock
 from lightning_nas.derived.cells import DiscreteCell
 from lightning_nas.derived.module import DerivedTraining
 from lightning_nas.derived.network import DerivedNetwork
 
-__all__ = ["AuxiliaryHead", "DerivedNetwork", "DerivedTraining", "DiscreteCell", "timm_entry"]
+__all__ = ["AuxiliaryHead", "DerivedNetwork", "DerivedTraining", "DiscreteBlock", "DiscreteCell", "timm_entry"]

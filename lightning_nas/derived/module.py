@@ -12,7 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_nas.derived.network import DerivedNetwork
 from lightning_nas.flops import count_macs, count_parameters
-from lightning_nas.training import ReproducibleModule, SGDCosine, planned_epochs, stretch
+from lightning_nas.optimizers import SGDCosine
+from lightning_nas.training import ReproducibleModule, planned_epochs, stretch
 
 __all__ = ["DerivedTraining"]
 
@@ -36,7 +37,8 @@ class DerivedTraining(ReproducibleModule):
         cells: Number of cells (DARTS) or of cells a stage (NAS-Bench-201); ``None`` for the published number.
         num_classes: Number of classes.
         in_channels: Channels of the pictures.
-        stem: ``"cifar"`` keeps the resolution at the start, ``"imagenet"`` reduces it.
+        stem: ``"cifar"`` keeps the resolution at the start, ``"imagenet"`` reduces it; ``None`` for that of the space's
+            supernet.
         w: Optimiser, schedule and clipping.
         auxiliary_weight: Weight of the auxiliary head's loss; 0 for no head. A batch of one picture, whose 1x1 maps
             batch normalisation cannot take, goes without.
@@ -63,7 +65,7 @@ class DerivedTraining(ReproducibleModule):
         cells: int | None = None,
         num_classes: int = 10,
         in_channels: int = 3,
-        stem: Literal["cifar", "imagenet"] = "cifar",
+        stem: Literal["cifar", "imagenet"] | None = None,
         w: SGDCosine = SGDCosine(lr=0.025, lr_min=0.0, momentum=0.9, weight_decay=3e-4, clip=5.0),
         auxiliary_weight: float = 0.4,
         drop_path: float = 0.2,
@@ -88,6 +90,7 @@ class DerivedTraining(ReproducibleModule):
                 stem=stem,
                 auxiliary=auxiliary_weight > 0,
             )
+            stem = network.size.stem
         self.network = network
         self.w = w if isinstance(w, SGDCosine) else SGDCosine(**w)
         self.auxiliary_weight, self.drop_path, self.label_smoothing = auxiliary_weight, drop_path, label_smoothing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ from torch import Tensor, nn
 
 from lightning_nas.arch import Genotype
 from lightning_nas.derived.auxiliary import AuxiliaryHead
+from lightning_nas.derived.blocks import DiscreteBlock
+from lightning_nas.derived.bodies import body_of, own_stem, published_size, read
 from lightning_nas.derived.cells import DiscreteCell
-from lightning_nas.spaces import CellNetwork, CellSpace, DARTSSpace, NetworkSize, Space, get_space, load_genotype
+from lightning_nas.derived.enas import DiscreteENASCell, DiscreteENASLayers
+from lightning_nas.spaces import CellNetwork, NetworkSize, Space
 from lightning_nas.spaces.skeleton import StemName
 
 __all__ = ["DerivedNetwork"]
-
-_IMAGENET_CHANNELS, _IMAGENET_CELLS = 48, 14  # of the DARTS space, for at most 600M multiply-adds at 224x224
 
 
 class DerivedNetwork(nn.Module):
@@ -27,11 +27,14 @@ class DerivedNetwork(nn.Module):
     Args:
         genotype: A genotype; or a published name, the field's own text, JSON, or the path of a file with one.
         space: The space of a genotype given as an object, if it is not one of the registered spaces.
-        channels: Channels of the first stage; ``None`` for the published number.
-        cells: Number of cells (DARTS) or of cells a stage (NAS-Bench-201); ``None`` for the published number.
+        channels: Channels of the first stage; ``None`` for the published number. All widths of a chain of blocks are in
+            proportion.
+        cells: Number of cells (DARTS) or of cells a stage (NAS-Bench-201); ``None`` for the published number. A chain
+            has as many blocks as decisions.
         num_classes: Outputs of the classifier; 0 for none, then `forward` gives pooled features.
         in_channels: Channels of the pictures.
-        stem: ``"cifar"`` keeps the resolution at the start, ``"imagenet"`` reduces it.
+        stem: ``"cifar"`` keeps the resolution at the start, ``"imagenet"`` reduces it; ``None`` for that of the space's
+            supernet, ``"cifar"`` for cells and ``"imagenet"`` for chains of blocks.
         auxiliary: Whether there is an auxiliary head, see `forward_with_auxiliary`. It stands on the block at two
             thirds of the depth: in the DARTS space the second reduction cell, as published; in NAS-Bench-201, which
             publishes none, the residual block that ends the second stage.
@@ -68,14 +71,15 @@ class DerivedNetwork(nn.Module):
         cells: int | None = None,
         num_classes: int = 10,
         in_channels: int = 3,
-        stem: StemName = "cifar",
+        stem: StemName | None = None,
         auxiliary: bool = False,
         drop_path: float = 0.0,
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.space, self.genotype = _read(genotype, space)
-        default_channels, default_cells = _published_size(self.space, stem)
+        self.space, self.genotype = read(genotype, space)
+        stem = own_stem(self.space) if stem is None else stem
+        default_channels, default_cells = published_size(self.space, stem)
         self.size = NetworkSize(
             default_channels if channels is None else channels,
             default_cells if cells is None else cells,
@@ -85,7 +89,7 @@ class DerivedNetwork(nn.Module):
         )
         if auxiliary and not num_classes:
             raise ValueError("an auxiliary head needs classes; give num_classes of at least 1, or auxiliary=False")
-        self.body = self.space.network(partial(DiscreteCell, self.space, self.genotype), self.size)
+        self.body = body_of(self.space, self.genotype, self.size)
         self.num_classes, self.global_pool = num_classes, "avg"
         self.num_features = self.head_hidden_size = self.body.num_features
         self.reductions = self.body.reductions
@@ -93,7 +97,9 @@ class DerivedNetwork(nn.Module):
         self.auxiliary = self._auxiliary_head() if auxiliary else None
         self.drop_rate = _probability("drop_rate", drop_rate)
         self.set_drop_path(drop_path)
-        self.pretrained_cfg = self.default_cfg = timm_cfg(self.size)
+        first_conv = next(name for name, part in self.body.stem.named_modules() if isinstance(part, nn.Conv2d))
+        cfg = timm_cfg(self.size) | {"first_conv": f"body.stem.{first_conv}"}
+        self.pretrained_cfg = self.default_cfg = cfg
 
     def _auxiliary_head(self) -> AuxiliaryHead:
         channels = _channels_after(self.body, self._auxiliary_after)
@@ -107,7 +113,7 @@ class DerivedNetwork(nn.Module):
         """
         self.drop_path = _probability("drop_path", probability)
         for cell in self.body.blocks:
-            if isinstance(cell, DiscreteCell):
+            if isinstance(cell, (DiscreteCell, DiscreteBlock, DiscreteENASCell, DiscreteENASLayers)):
                 cell.drop_path = self.drop_path
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,25 +183,6 @@ class DerivedNetwork(nn.Module):
                 f"pictures of shape {tuple(x.shape)} were given to a network of in_channels={self.size.in_channels};"
                 " expected (N, in_channels, H, W)"
             )
-
-
-def _read(genotype: str | Path | Genotype, space: Space | None) -> tuple[CellSpace, Genotype]:
-    """The space and the genotype of whatever was given."""
-    if isinstance(genotype, Genotype):
-        found = get_space(genotype.space) if space is None else space
-    else:
-        found, genotype = load_genotype(genotype)
-        found = found if space is None else space
-    if not isinstance(found, CellSpace):
-        raise ValueError(f"{found.name!r} is no cell space; build the network of its genotypes yourself")
-    return found, found.check(genotype)
-
-
-def _published_size(space: CellSpace, stem: str) -> tuple[int, int]:
-    """Channels and cells of the published network."""
-    if stem == "imagenet" and isinstance(space, DARTSSpace):
-        return _IMAGENET_CHANNELS, _IMAGENET_CELLS
-    return space.derived_channels, space.derived_cells
 
 
 def _channels_after(body: CellNetwork, index: int) -> int:

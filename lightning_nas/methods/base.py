@@ -1,6 +1,7 @@
 """What every search method is in a Trainer: it has a space, says its genotype, and keeps both in its checkpoints."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
@@ -19,28 +20,31 @@ class SearchModule(ReproducibleModule):
 
     Args:
         space: Name of a search space, or a space.
+        callbacks: Callbacks that belong to the method. A Trainer's own callback of the same class takes the place of
+            one.
 
     Raises:
         ValueError: If no space has this name.
     """
 
-    def __init__(self, space: str | Space) -> None:
+    def __init__(self, space: str | Space, callbacks: Sequence[Callback] = ()) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.space = get_space(space)
+        self.space, self.own_callbacks = get_space(space), tuple(callbacks)
 
     @abstractmethod
     def genotype(self) -> Genotype:
         """The genotype that the search has come to."""
 
     def configure_callbacks(self) -> list[Callback]:
-        """Print the genotype after each epoch, unless the Trainer has a `GenotypeLogger` of its own.
+        """The method's own callbacks and a `GenotypeLogger`, each unless the Trainer has one of the same class.
 
         Lightning calls this before all else, so options that a search cannot take are refused here.
         """
         strategy.require_supported(self.trainer)
-        own = any(isinstance(callback, GenotypeLogger) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        return [] if own else [GenotypeLogger()]
+        given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        own = (*self.own_callbacks, GenotypeLogger())
+        return [callback for callback in own if not any(isinstance(other, type(callback)) for other in given)]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the space and the genotype as text."""

@@ -5,32 +5,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_nas import strategy
-from lightning_nas.arch import Bilevel, Genotype, Sample
-from lightning_nas.hypergradients import FirstOrder, Hypergradient
-from lightning_nas.methods.base import SearchModule
+from lightning_nas.arch import Genotype, Sample
+from lightning_nas.hypergradients import FirstOrder, Hypergradient, ScoreFunction, SingleLevel
+from lightning_nas.methods.steps import Batch, BilevelSteps
 from lightning_nas.metrics import entropy
+from lightning_nas.optimizers import AdamTheta, SGDCosine, ThetaRecipe
 from lightning_nas.penalties import Regularizer
 from lightning_nas.perturbations import Perturbation
 from lightning_nas.relaxations import Relaxation, Softmax
 from lightning_nas.selection import Magnitude, Selection
 from lightning_nas.spaces import Space
 from lightning_nas.supernet import build_supernet
-from lightning_nas.training import AdamTheta, SGDCosine, planned_epochs, stretch
+from lightning_nas.training import planned_epochs, stretch
 
 __all__ = ["DifferentiableSearch"]
 
-Batch = tuple[Tensor, Tensor]
 
-
-class DifferentiableSearch(SearchModule):
+class DifferentiableSearch(BilevelSteps):
     """Alternate steps of supernet weights `w` and architecture parameters `theta`; a method is a choice of parts.
 
     Training batches are pairs ``{"w": (x, y), "theta": (x, y)}`` (see `BilevelDataModule`); validation batches are
@@ -50,14 +48,18 @@ class DifferentiableSearch(SearchModule):
         num_classes: Number of classes.
         in_channels: Channels of the pictures.
         partial: ``k`` of partial channels: candidates see the first ``1/k`` of the channels; 1 for all.
+        start_partial: ``k`` to begin with, if channels are opened in the course of the search
+            (`ProgressiveChannelPruning`); ``None`` for a fixed width.
         checkpoint: Whether cells run again in the backward pass instead of keeping what it needs (less memory, one
             more forward pass).
         compile: Whether the supernet's cells are compiled; not for relaxations that sample paths.
         w: Optimiser, schedule and clipping of the weights.
         theta: Optimiser and clipping of the architecture parameters.
         order: Which step comes first in each batch.
+        theta_every: Weight steps to one architecture step.
         relax_inputs: Whether the inputs of nodes carry architecture parameters too.
         loss: Function from logits and labels to a scalar.
+        callbacks: Callbacks that belong to the method, see `SearchModule`.
         seed: Seed of the architecture parameters and of all draws.
 
     Raises:
@@ -83,35 +85,42 @@ class DifferentiableSearch(SearchModule):
         num_classes: int = 10,
         in_channels: int = 3,
         partial: int = 1,
+        start_partial: int | None = None,
         checkpoint: bool = False,
         compile: bool = False,
         w: SGDCosine = SGDCosine(lr_min=0.001),
-        theta: AdamTheta = AdamTheta(),
+        theta: ThetaRecipe = AdamTheta(),
         order: Literal["theta_first", "w_first"] = "theta_first",
+        theta_every: int = 1,
         relax_inputs: bool = False,
         loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy,
+        callbacks: Sequence[Callback] = (),
         seed: int = 0,
     ) -> None:
-        super().__init__(space)
+        super().__init__(space, callbacks)
         if order not in ("theta_first", "w_first"):
             raise ValueError(f"unknown order {order!r}; allowed are 'theta_first' and 'w_first'")
+        if theta_every < 1:
+            raise ValueError(f"theta_every={theta_every} must be at least 1")
         groups = tuple(self.space.decisions) if relax_inputs else self.space.relaxed
         self.relaxation = relaxation(self.space.decisions, groups, seed=seed)
         if supernet is None:
             supernet = build_supernet(
-                self.space, channels, cells, num_classes, in_channels, partial, checkpoint, compile
+                self.space, channels, cells, num_classes, in_channels, partial, checkpoint, compile, start_partial
             )
         self.supernet = supernet
         self.hypergradient, self.regularizers, self.perturbation = hypergradient, tuple(regularizers), perturbation
         self.selection, self.loss, self.order, self.num_classes = selection, loss, order, num_classes
+        self.theta_every, self.in_channels = theta_every, in_channels
         self.w = w if isinstance(w, SGDCosine) else SGDCosine(**w)
-        self.theta = theta if isinstance(theta, AdamTheta) else AdamTheta(**theta)
+        self.theta = AdamTheta(**theta) if isinstance(theta, dict) else theta
         self.theta_frozen = False
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         strategy.keep_from_ddp(self, "relaxation.")
         plain = {"space": self.space.name, "channels": channels, "cells": cells, "num_classes": num_classes}
-        plain |= {"partial": partial, "checkpoint": checkpoint, "compile": compile}
+        plain |= {"partial": partial, "start_partial": start_partial, "checkpoint": checkpoint, "compile": compile}
         plain |= {"in_channels": in_channels, "order": order, "relax_inputs": relax_inputs, "seed": seed}
+        plain["theta_every"] = theta_every
         self.save_hyperparameters(plain | {"w": asdict(self.w), "theta": asdict(self.theta)})
 
     def genotype(self) -> Genotype:
@@ -130,6 +139,12 @@ class DifferentiableSearch(SearchModule):
         super().setup(stage)
         self.require_classes(self.num_classes)
         self.require_image_size(getattr(self.supernet, "reductions", 0))
+        for term in self.regularizers:  # one that depends on the space or the size looks them up here
+            getattr(term, "setup", lambda search: None)(self)
+            if getattr(term, "multiplies", False) and isinstance(self.hypergradient, ScoreFunction):
+                raise ValueError(
+                    "ScoreFunction does not differentiate the loss, which a factor would multiply; add terms"
+                )
         if stage == "fit":
             name = type(self.relaxation).__name__
             strategy.require_unused_parameters(self.trainer, self.relaxation.needs_unused_parameters, name)
@@ -152,116 +167,28 @@ class DifferentiableSearch(SearchModule):
         strategy.broadcast(self.trainer, [*self.arch_parameters(), draws])
         self.relaxation.set_extra_state(draws)
 
-    def weights(self) -> list[nn.Parameter]:
-        """The supernet's weights `w`."""
-        return [p for p in self.supernet.parameters() if p.requires_grad]
-
-    def arch_parameters(self) -> list[nn.Parameter]:
-        """The architecture parameters `theta`, in no weight optimiser."""
-        return list(self.relaxation.theta.values())
-
     # --- one step
 
-    def training_step(self, batch: dict[str, Batch], batch_idx: int) -> None:
-        """One step of the architecture parameters and one of the weights, in `order`."""
+    def training_step(self, batch: dict[str, Batch] | Batch, batch_idx: int) -> None:
+        """One step of the weights and, every `theta_every` batches, one of the architecture parameters, in `order`.
+
+        A single-level method takes both from one loss on one batch, and plain batches ``(x, y)`` too.
+        """
+        single = self.hypergradient is None or isinstance(self.hypergradient, SingleLevel)
+        if single and isinstance(batch, (tuple, list)):
+            batch = {"w": (batch[0], batch[1]), "theta": (batch[0], batch[1])}
         if not (isinstance(batch, dict) and {"w", "theta"} <= set(batch)):
             raise TypeError(
                 f"a search trains on batches {{'w': (x, y), 'theta': (x, y)}}, not {type(batch).__name__};"
                 " wrap your data module: BilevelDataModule(datamodule)"
             )
-        if self.order == "theta_first":
+        due = self.arch_parameters() and not self.theta_frozen and batch_idx % self.theta_every == 0
+        bilevel = bool(due) and not single
+        if bilevel and self.order == "theta_first":
             self._theta_step(batch)
-        self._w_step(batch)
-        if self.order == "w_first":
+        self._w_step(batch, jointly=bool(due) and isinstance(self.hypergradient, SingleLevel))
+        if bilevel and self.order == "w_first":
             self._theta_step(batch)
-
-    def problem(self, batch: dict[str, Batch]) -> Bilevel:
-        """The bilevel problem of one batch at the current weights.
-
-        Each loss has one draw of the relaxation, repeated with a new graph at each call: second-order hypergradients
-        differentiate a loss more than once.
-        """
-        begun: dict[str, Tensor] = {}
-
-        def draw(part: str) -> Sample:
-            if part in begun:
-                return self.relaxation.redraw(begun[part])
-            begun[part] = self.relaxation.generator.get_state()
-            sample: Sample = self.relaxation()
-            return sample
-
-        def train_loss(w: Sequence[Tensor] | None = None) -> Tensor:
-            return self._loss(batch["w"], draw("w"), w)
-
-        def val_loss(w: Sequence[Tensor] | None = None) -> Tensor:
-            sample = draw("theta")
-            loss = self._loss(batch["theta"], sample, w)
-            self._report("arch/loss", loss)
-            return sum((term(self.relaxation, sample) for term in self.regularizers), start=loss)
-
-        optimizer = self._optimizers()[0]
-        group, state = optimizer.param_groups[0], optimizer.state
-        buffers = [state[p].get("momentum_buffer") if p in state else None for p in self.weights()]
-        return Bilevel(
-            train_loss,
-            val_loss,
-            self.weights(),
-            self.arch_parameters(),
-            group["lr"],
-            group["momentum"],
-            group["weight_decay"],
-            buffers,
-        )
-
-    def _loss(self, batch: Batch, sample: Sample, w: Sequence[Tensor] | None = None) -> Tensor:
-        """The loss with the live weights, or with others in their place (then on copies of the buffers)."""
-        x, y = batch
-        if w is None:
-            return self.loss(self.supernet(x, sample), y)
-        names = [name for name, p in self.supernet.named_parameters() if p.requires_grad]
-        state = dict(zip(names, w, strict=True)) | {n: b.clone() for n, b in self.supernet.named_buffers()}
-        return self.loss(functional_call(self.supernet, state, (x, sample)), y)
-
-    def _theta_step(self, batch: dict[str, Batch]) -> None:
-        if self.hypergradient is None or self.theta_frozen or not self.arch_parameters():
-            return
-        grads = strategy.reduce(self.trainer, self.hypergradient(self.problem(batch)))
-        if self.theta.clip is not None:
-            norm = nn.utils.get_total_norm(grads)
-            grads = [grad * (self.theta.clip / norm.clamp(min=self.theta.clip)) for grad in grads]
-        for parameter, grad in zip(self.arch_parameters(), grads, strict=True):
-            parameter.grad = grad
-        optimizer = self._optimizers()[1]
-        optimizer.step()
-        optimizer.zero_grad()
-        self.relaxation.project_()
-
-    def _w_step(self, batch: dict[str, Batch]) -> None:
-        with torch.no_grad():
-            sample = self.relaxation().detach()
-        if self.perturbation is not None:
-            sample = self.perturbation(sample, lambda moved: self._loss(batch["w"], moved)).detach()
-        loss = self._loss(batch["w"], sample)
-        self._report("train/loss", loss)
-        optimizer = self.optimizers()
-        optimizer = optimizer[0] if isinstance(optimizer, list) else optimizer
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the gradient of the weights (here it is unscaled under fp16)."""
-        if self.w.clip is not None:
-            nn.utils.clip_grad_norm_(self.weights(), self.w.clip)
-
-    def _optimizers(self) -> list[Optimizer]:
-        """The raw optimisers: a step on them moves no counter of the Trainer."""
-        optimizers = self.optimizers(use_pl_optimizer=False)
-        return list(optimizers) if isinstance(optimizers, list) else [optimizers]
-
-    def _report(self, name: str, loss: Tensor) -> None:
-        self.check_finite(loss, name, self._optimizers()[0].param_groups[0]["lr"])
-        self.log(name, loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=1, sync_dist=True)
 
     # --- epochs and validation
 

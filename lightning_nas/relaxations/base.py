@@ -17,8 +17,8 @@ __all__ = ["Relaxation"]
 class Relaxation(nn.Module, ABC):
     """Owns the architecture parameters `theta` and the `Support`; `forward()` draws a `Sample`.
 
-    A subclass writes `forward` and, if they differ from the defaults, `mean` and `project_`, and declares facts that
-    the conformance tests verify.
+    A subclass writes `forward` and `expected` and, if they differ from the defaults, the other methods, and declares
+    facts that the conformance tests verify.
 
     Args:
         decisions: The space's decisions, by group.
@@ -34,13 +34,21 @@ class Relaxation(nn.Module, ABC):
         stochastic: Whether two calls of `forward` differ.
         needs_unused_parameters: Whether a weight step may leave supernet weights without a gradient while the whole
             support is open.
+        simplex: Whether the rows of every sample have the same sum: one, or for discrete relaxations `keep`.
+        discrete: Whether the weights of a sample are zeros and ones: whole choices, as many as the decision keeps.
+        exact_mean: Whether `expected` is the average of the samples of weight steps.
+        scalars: Names of the attributes, floats that callbacks set, that travel in the `state_dict` too.
 
     Raises:
         ValueError: If a group is unknown.
     """
 
-    stochastic: ClassVar[bool] = False
-    needs_unused_parameters: ClassVar[bool] = False
+    stochastic: bool = False
+    needs_unused_parameters: bool = False
+    simplex: bool = True
+    discrete: bool = False
+    exact_mean: bool = True
+    scalars: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, decisions: Decisions, groups: Sequence[str] | None = None, *, init_std: float = 1e-3, seed: int = 0
@@ -64,8 +72,26 @@ class Relaxation(nn.Module, ABC):
         """Draw a sample; differentiable in `theta`."""
 
     @abstractmethod
+    def expected(self) -> dict[str, Tensor]:
+        """Group -> the expected weights ``(rows, choices)``, differentiable in `theta`, closed choices at zero.
+
+        Draws nothing. Expected costs are taken of it, and selection goes by it.
+        """
+
+    @torch.no_grad()
     def mean(self) -> Mapping[str, Tensor]:
-        """Group -> the expected weights ``(rows, choices)``, closed choices at zero; draws nothing."""
+        """The same without a graph."""
+        return self.expected()
+
+    def weight_sample(self) -> Sample:
+        """The sample of a weight step, without a graph; by default a draw like any other."""
+        with torch.no_grad():
+            sample: Sample = self()
+        return sample.detach()
+
+    def arch_parameters(self) -> list[nn.Parameter]:
+        """What the architecture optimiser trains: by default `theta`."""
+        return list(self.theta.values())
 
     def redraw(self, state: Tensor) -> Sample:
         """Repeat the draw that began at a state of the generator, with a graph of its own; the generator stays."""
@@ -84,9 +110,13 @@ class Relaxation(nn.Module, ABC):
         return Sample(self.mean(), self.support.active())
 
     def get_extra_state(self) -> Tensor:
-        """The state of the generator."""
-        return self.generator.get_state()
+        """The state of the generator and, behind it, the bytes of the scalars: one tensor that can be broadcast."""
+        scalars = torch.tensor([float(getattr(self, name)) for name in self.scalars], dtype=torch.float64)
+        return torch.cat([self.generator.get_state(), scalars.view(torch.uint8)])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Restore the state of the generator."""
-        self.generator.set_state(state.cpu())
+        """Restore both."""
+        size = self.generator.get_state().numel()
+        self.generator.set_state(state[:size].cpu().clone())
+        for name, value in zip(self.scalars, state[size:].cpu().clone().view(torch.float64).tolist(), strict=True):
+            setattr(self, name, value)

@@ -124,7 +124,7 @@ def draw_figure(space: Space, genotype: Genotype) -> Figure:
     axes.axis("off")
     top = 0.0
     for kind, graph in graphs.items():
-        title = "cell" if kind == "cell" else f"{kind} cell"
+        title = kind if kind.startswith(("cell", "stage")) else f"{kind} cell"
         axes.text(_MARGIN, top + 0.28, title, size=_NODE_SIZE, weight="bold", fontproperties=_FONT)
         top += _TITLE + _MARGIN
         _draw_cell(axes, graph, layouts[kind], top)
@@ -175,7 +175,7 @@ def _edge_family(graph: CellGraph, source: int, target: int, label: str) -> str:
 
 
 def _family(op: str) -> str:
-    return next((family for family in ("conv", "pool", "skip", "none") if family in op), "other")
+    return next((family for family in ("conv", "pool", "skip", "none") if family in op.lower()), "other")
 
 
 def _label(node: str) -> str:

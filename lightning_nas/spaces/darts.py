@@ -36,6 +36,8 @@ class DARTSSpace(CellSpace):
         name: ``"darts"`` for the eight published operations.
         ops: Candidate operations of every edge, or per kind and edge.
         nodes: Number of intermediate nodes.
+        kinds: The kinds of cell; ``("normal",)`` for one cell that serves as reduction cell too, with stride 2 on the
+            edges from its inputs.
 
     Example:
         >>> space = DARTSSpace()
@@ -57,8 +59,9 @@ class DARTSSpace(CellSpace):
         name: str = "darts",
         ops: OpLists = DARTS_OPS,
         nodes: int = 4,
+        kinds: tuple[str, ...] = ("normal", "reduce"),
     ) -> None:
-        super().__init__(name, ("normal", "reduce"), CellTopology(2, nodes, "concat"), ops, keep_inputs=2)
+        super().__init__(name, kinds, CellTopology(2, nodes, "concat"), ops, keep_inputs=2)
 
     def network(self, make_cell: CellFactory, size: NetworkSize) -> CellNetwork:
         """The published skeleton: reduction cells at one and two thirds of the depth, where channels double."""
@@ -70,7 +73,7 @@ class DARTSSpace(CellSpace):
         for index in range(size.cells):
             reduce = index in reductions
             c = 2 * c if reduce else c
-            place = CellPlace("reduce" if reduce else "normal", index, (before, last), c, reduce, reduced)
+            place = CellPlace(self.kinds[-1] if reduce else self.kinds[0], index, (before, last), c, reduce, reduced)
             blocks.append(make_cell(place))
             before, last, reduced = last, self.topology.nodes * c, reduce
         halvings = len(reductions) + 3 * imagenet

@@ -10,6 +10,7 @@ make 6; measured, a weight step of the DARTS supernet takes 1.5 times as long as
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,10 @@ from torch.utils.checkpoint import checkpoint
 from lightning_nas.arch import Sample
 from lightning_nas.ops import OpSpec, Zero, make_op
 from lightning_nas.spaces import CellPlace, CellSpace
-from lightning_nas.supernet.groups import form_of, run_chains, run_reduction
+from lightning_nas.supernet.groups import Stage, form_of, run_chains, run_reduction, stages_of
 from lightning_nas.supernet.plan import Candidate, Group, Maps, Plan, make_plan
+from lightning_nas.supernet.sums import add, combine, combine_dropped, drop_paths, repeated
+from lightning_nas.supernet.width import Width
 
 __all__ = ["MixedCell"]
 
@@ -42,8 +45,16 @@ class MixedCell(nn.Module):
         place: Where the cell stands.
         partial: ``k`` of partial channels: the candidates see the first ``1/k`` of the channels, the others pass (Xu
             et al., "PC-DARTS", ICLR 2020); 1 for all channels.
+        start_partial: ``k`` to begin with, if the cell is to be widened later by `widen`: it has the weights for
+            `partial` and runs on a slice of them.
 
     Attributes:
+        width: How many channels the candidates see now.
+        skip_dropout: In training the probability that an element of the output of an identity is dropped, on each edge
+            anew (Chen et al., "P-DARTS", ICCV 2019).
+        drop_path: In training the probability that a sample loses the output of a candidate other than an identity,
+            each anew; what stays is divided by the share that stays (as in Zela et al., "Understanding and
+            Robustifying DARTS", ICLR 2020). Both draw from torch's global generator.
         checkpoint: Whether the cell keeps only its inputs for the backward pass and runs again there: less memory for
             one more forward pass.
 
@@ -52,28 +63,37 @@ class MixedCell(nn.Module):
         - output: ``(N, nodes * channels, H', W')`` concatenated, or ``(N, channels, H', W')``
 
     Raises:
-        ValueError: If `partial` does not divide the channels.
+        ValueError: If `partial` or `start_partial` does not divide the channels, `start_partial` is the smaller one, or
+            the space has candidates that cannot run on a slice of their weights.
     """
 
-    def __init__(self, space: CellSpace, place: CellPlace, partial: int = 1) -> None:
+    def __init__(self, space: CellSpace, place: CellPlace, partial: int = 1, start_partial: int | None = None) -> None:
         super().__init__()
-        if partial < 1 or place.channels % partial:
-            raise ValueError(
-                f"partial={partial} does not divide the {place.channels} channels of cell {place.index}; give a divisor"
-            )
-        self.kind, self.topology, self.partial = place.kind, space.topology, partial
+        self.kind, self.topology, self.strides = place.kind, space.topology, space.strides(place)
         self.input_group = space.input_group(place.kind)
-        self.channels, self.checkpoint = place.channels // partial, False
+        self.checkpoint, self.skip_dropout, self.drop_path = False, 0.0, 0.0
+        widest = Width(place.channels, partial, where=f"cell {place.index}").channels
         self.preprocess = nn.ModuleList(space.preprocess(place, affine=False))
         self.edges = nn.ModuleList()
-        self.strides = space.strides(place)
         for stride, decision in zip(self.strides, space.decisions[place.kind], strict=True):
-            spec = OpSpec(self.channels, stride, affine=False, track_stats=False, pool_bn=space.pool_bn)
+            spec = OpSpec(widest, stride, affine=False, track_stats=False, pool_bn=space.pool_bn)
             self.edges.append(nn.ModuleList(make_op(op, spec) for op in decision.choices))
-        self._candidates = [[Candidate(form_of(op), repr(op)) for op in edge] for edge in self._ops()]
-        self._width = max(len(edge) for edge in self._candidates)
+        self._candidates = [[Candidate(form_of(op), repr(op), stages_of(op)) for op in edge] for edge in self._ops()]
+        halves = any(one.form == "reduction" for edge in self._candidates for one in edge)
+        self.width = Width(place.channels, partial, start_partial, halves, f"cell {place.index}")
+        if start_partial is not None:
+            self._require_forms()
+        self._most = max(len(edge) for edge in self._candidates)
         self._ends = [(target - self.topology.inputs, source) for target, source in self.topology.edges]
         self._plans: dict[object, Plan] = {}
+
+    def _require_forms(self) -> None:
+        for op, one in zip(chain(*self._ops()), chain(*self._candidates), strict=True):
+            if one.form == "other" and op.state_dict():
+                raise ValueError(
+                    f"{type(op).__name__} in {self.width.where} is of no known form and cannot run on a slice of its"
+                    " weights; leave start_partial out"
+                )
 
     def forward(self, states: tuple[Tensor, ...], sample: Sample) -> Tensor:
         """Compute the cell for its inputs under a sample."""
@@ -94,9 +114,9 @@ class MixedCell(nn.Module):
             if source >= self.topology.inputs:
                 nodes.append(self._node(source, terms[source], passed, nodes[0], sample, plan.active))
             x = nodes[source]
-            if self.partial > 1:
+            if self.width.partial > 1:
                 passed.append(self._bypass(x, source))
-                x = x[:, : self.channels]
+                x = x[:, : self.width.channels]
             for row, out in self._leave(x, groups, maps, [next(weights) for _ in (*groups, *maps)]):
                 terms[self.topology.edges[row][0]].append(out)
         inner = nodes[self.topology.inputs :]
@@ -108,7 +128,7 @@ class MixedCell(nn.Module):
     def _plan(self, sample: Sample) -> Plan:
         """The plan of the sample's active choices; an edge on a closed input has none."""
         active, inputs = sample.open(self.kind), sample.open(self.input_group)
-        key = (active, inputs)
+        key = (active, inputs, self.width.partial)
         if key not in self._plans:
             rows = active or tuple(tuple(range(len(edge))) for edge in self._candidates)
             if inputs is not None:
@@ -116,7 +136,7 @@ class MixedCell(nn.Module):
             rows = self._read(rows)
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.clear()
-            self._plans[key] = make_plan(self.topology, self._candidates, rows, self._width)
+            self._plans[key] = make_plan(self.topology, self._candidates, rows, self._most)
         return self._plans[key]
 
     def _read(self, rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
@@ -126,7 +146,7 @@ class MixedCell(nn.Module):
             return rows
         read = {last}
         for (target, source), edge, ks in reversed(list(zip(t.edges, self._candidates, rows, strict=True))):
-            if target in read and any(self.partial > 1 or edge[k].form != "zero" for k in ks):
+            if target in read and any(self.width.partial > 1 or edge[k].form != "zero" for k in ks):
                 read.add(source)
         return tuple(ks if target in read else () for ks, (target, _) in zip(rows, t.edges, strict=True))
 
@@ -135,7 +155,7 @@ class MixedCell(nn.Module):
         relaxed, across = sample.weights.get(self.kind), sample.weights.get(self.input_group)
         if across is not None:
             of_edge = across[[index for index, _ in self._ends], [source for _, source in self._ends]].unsqueeze(1)
-            relaxed = of_edge.expand(-1, self._width) if relaxed is None else relaxed * of_edge
+            relaxed = of_edge.expand(-1, self._most) if relaxed is None else relaxed * of_edge
         if relaxed is None:
             return None
         return relaxed.to(like.dtype) if like.dtype in (torch.float32, torch.float64) else relaxed
@@ -146,22 +166,25 @@ class MixedCell(nn.Module):
         """What the active candidates make of a node: the row of an edge and its output, maybe in several parts."""
         out: list[tuple[int, Tensor]] = []
         activated = F.relu(x) if any(group.form != "other" for group in groups) else x
-        chains: list[tuple[list[nn.Module], Tensor | None, tuple[int, ...]]] = []
+        chains: list[tuple[list[nn.Module], tuple[Stage, ...], Tensor | None]] = []
+        places: list[tuple[int, ...]] = []
         side_by_side: list[tuple[tuple[int, ...], Tensor]] = []
         for group, weight in zip(groups, weights, strict=False):
             ops = [self.edges[row][k] for row, k in group.at]  # type: ignore[index]
             if group.form == "other":
-                alone = ops[0](x)
+                alone = self._dropped(ops[0](x), 1)
                 out.append((group.rows[0], alone if weight is None else weight.to(alone.dtype) * alone))
                 continue
-            scale = None if weight is None else _repeated(weight, self.channels)
+            scale = None if weight is None else repeated(weight, self.width.channels)
             if group.form == "chain":
-                chains.append((ops, scale, group.rows))
+                chains.append((ops, group.stages, scale))
+                places.append(group.rows)
             else:
-                side_by_side.append((group.rows, run_reduction(ops, activated, scale)))
+                reduced = run_reduction(ops, activated, scale)
+                side_by_side.append((group.rows, self._dropped(reduced, len(ops))))
         if chains:
-            several, scales, places = zip(*chains, strict=True)
-            for rows, found in zip(places, run_chains(several, activated, scales), strict=True):
+            for rows, found in zip(places, run_chains(chains, activated), strict=True):
+                found = self._dropped(found, len(rows))
                 if side_by_side and side_by_side[-1][0] == rows:
                     side_by_side[-1][1].add_(found)  # normalisation keeps its input, not its output
                 else:
@@ -169,10 +192,19 @@ class MixedCell(nn.Module):
         for rows, found in side_by_side:
             out += zip(rows, found.chunk(len(rows), dim=1), strict=True)
         for group_of_maps, weight in zip(maps, weights[len(groups) :], strict=True):
-            first = group_of_maps.rows[0]
-            values = [self.edges[first][k](x) for k in group_of_maps.choices[0]]  # type: ignore[index]
-            out += zip(group_of_maps.rows, _combine(values, len(group_of_maps.rows), weight), strict=True)
+            out += zip(group_of_maps.rows, self._mapped(x, group_of_maps, weight), strict=True)
         return out
+
+    def _mapped(self, x: Tensor, maps: Maps, weight: Tensor | None) -> list[Tensor]:
+        ops: list[nn.Module] = [self.edges[maps.rows[0]][k] for k in maps.choices[0]]  # type: ignore[index]
+        values = [op(x) for op in ops]
+        if not (self.training and (self.skip_dropout or self.drop_path)):
+            return combine(values, len(maps.rows), weight)
+        skips = [isinstance(op, nn.Identity) for op in ops]
+        return combine_dropped(values, skips, len(maps.rows), weight, self.skip_dropout, self.drop_path)
+
+    def _dropped(self, out: Tensor, edges: int) -> Tensor:
+        return drop_paths(out, edges, self.drop_path) if self.training and self.drop_path else out
 
     def _node(
         self,
@@ -188,21 +220,21 @@ class MixedCell(nn.Module):
         An edge on which `none` is active adds nothing to the one and its channels to the other.
         """
         rows = self.topology.rows_into(node)
-        mixed = _add(terms) if terms else Zero(self.strides[rows[0]])(first[:, : self.channels])
-        if self.partial == 1:
+        mixed = add(terms) if terms else Zero(self.strides[rows[0]])(first[:, : self.width.channels])
+        if self.width.partial == 1:
             return mixed
         across = sample.weights.get(self.input_group)
         sources = [source for source, row in enumerate(rows) if active[row]]
         weight = None if across is None else across[node - self.topology.inputs, sources].to(first.dtype)
         if sources:
-            (beside,) = _combine([passed[source] for source in sources], 1, weight)
+            (beside,) = combine([passed[source] for source in sources], 1, weight)
         else:
             beside = passed[0].new_zeros(passed[0].shape)
-        return F.channel_shuffle(torch.cat([mixed, beside], dim=1), self.partial)
+        return F.channel_shuffle(torch.cat([mixed, beside], dim=1), self.width.partial)
 
     def _bypass(self, x: Tensor, source: int) -> Tensor:
         """The channels that no candidate sees, at the resolution that the edges lead to."""
-        rest = x[:, self.channels :]
+        rest = x[:, self.width.channels :]
         rows = [row for row, (_, start) in enumerate(self.topology.edges) if start == source]
         return F.max_pool2d(rest, 2, 2) if rows and self.strides[rows[0]] == 2 else rest
 
@@ -215,34 +247,3 @@ def _again(cell: MixedCell, state: dict[str, Tensor], states: tuple[Tensor, ...]
     finally:
         cell.checkpoint = kept
     return out
-
-
-def _repeated(weight: Tensor, times: int) -> Tensor:
-    """Each entry `times` times; contiguous, for the normalisation of a CPU reads a stride of zero past its end."""
-    return weight.unsqueeze(1).expand(-1, times).reshape(-1).contiguous()
-
-
-def _combine(values: list[Tensor], edges: int, weight: Tensor | None) -> list[Tensor]:
-    """Weighted sums of maps ``(N, C, H, W)``, one for each edge, with weights ``(edges * maps,)`` in that order."""
-    if weight is None:
-        return [_add(values)] * edges
-    if len(values) == edges == 1:
-        return [values[0] * weight.to(values[0].dtype)]
-    shape = values[0].shape
-    together = torch.cat(values)
-    last = together.is_contiguous(memory_format=torch.channels_last) and not together.is_contiguous()
-    flat = (together.permute(0, 2, 3, 1) if last else together).reshape(len(values), -1)
-    mixed = weight.to(flat.dtype).view(edges, -1) @ flat
-    if last:
-        n, c, h, w = shape
-        return [part.view(n, h, w, c).permute(0, 3, 1, 2) for part in mixed.unbind(0)]
-    return [part.view(shape) for part in mixed.unbind(0)]
-
-
-def _add(terms: list[Tensor]) -> Tensor:
-    if len(terms) == 1:
-        return terms[0]
-    total = terms[0] + terms[1]
-    for term in terms[2:]:
-        total = total.add_(term)
-    return total

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from lightning_nas.ops import FactorizedReduce, Zero
 from lightning_nas.ops.blocks import require_even
 from lightning_nas.supernet.depthwise import Taps, depthwise, fan
 
-__all__ = ["Form", "form_of", "run_chains", "run_reduction"]
+__all__ = ["Form", "Stage", "form_of", "run_chains", "run_reduction", "stages_of"]
 
 Form = Literal["zero", "map", "chain", "reduction", "other"]
 
@@ -45,7 +45,7 @@ def form_of(op: nn.Module) -> Form:
         return "map"
     if isinstance(op, FactorizedReduce) and _plain_norm(op.bn):
         return "reduction"
-    return "chain" if isinstance(op, nn.Sequential) and _stages(op) else "other"
+    return "chain" if isinstance(op, nn.Sequential) and stages_of(op) else "other"
 
 
 def _plain_norm(module: nn.Module) -> bool:
@@ -53,28 +53,39 @@ def _plain_norm(module: nn.Module) -> bool:
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """ReLU, the convolutions at these positions of the sequence, batch normalisation."""
+class Conv:
+    """A convolution of a chain: its position in the sequence and how its kernel is laid."""
 
-    convs: tuple[int, ...]
-    norm: int
+    at: int
+    taps: Taps
+    depthwise: bool
 
 
-def _stages(op: nn.Sequential) -> list[_Stage]:
+@dataclass(frozen=True)
+class Stage:
+    """ReLU, convolutions, batch normalisation."""
+
+    convs: tuple[Conv, ...]
+    eps: float
+
+
+def stages_of(op: nn.Module) -> tuple[Stage, ...]:
     """The stages of a chain; none if it is no chain."""
-    stages: list[_Stage] = []
-    parts, at = list(op), 0
+    stages: list[Stage] = []
+    parts, at = list(op) if isinstance(op, nn.Sequential) else [], 0
     while at < len(parts):
-        first = at + 1
-        last = first
+        convs: list[Conv] = []
+        last = at + 1
         while last < len(parts) and _simple_conv(parts[last]):
+            conv = cast(nn.Conv2d, parts[last])
+            taps = Taps(int(conv.stride[0]), int(conv.padding[0]), int(conv.dilation[0]))
+            convs.append(Conv(last, taps, conv.groups > 1))
             last += 1
-        closed = last < len(parts) and _plain_norm(parts[last])
-        if not (isinstance(parts[at], nn.ReLU) and last > first and closed):
-            return []
-        stages.append(_Stage(tuple(range(first, last)), last))
+        if not (isinstance(parts[at], nn.ReLU) and convs and last < len(parts) and _plain_norm(parts[last])):
+            return ()
+        stages.append(Stage(tuple(convs), _eps(parts[last])))
         at = last + 1
-    return stages
+    return tuple(stages)
 
 
 def _simple_conv(module: nn.Module) -> bool:
@@ -87,54 +98,54 @@ def _simple_conv(module: nn.Module) -> bool:
 
 
 def run_chains(
-    groups: Sequence[Sequence[nn.Module]], activated: Tensor, scales: Sequence[Tensor | None]
+    groups: Sequence[tuple[Sequence[nn.Module], Sequence[Stage], Tensor | None]], activated: Tensor
 ) -> list[Tensor]:
     """Run groups of chains that share their input.
 
     Args:
-        groups: For each group the chains of one form of its ``E`` edges.
-        activated: ``(N, C, H, W)``, the source after its ReLU.
-        scales: For each group ``(E * C,)``, the weight of each candidate repeated over its channels; ``None`` for one.
+        groups: For each group the chains of one form of its ``E`` edges, their stages, and ``(E * C,)``, the weight of
+            each candidate repeated over its channels (``None`` for one).
+        activated: ``(N, C, H, W)``, the source after its ReLU. Candidates that are wider run on the first `C` of their
+            channels.
 
     Returns:
         For each group ``(N, E * C, H', W')``: the outputs side by side, each times its weight. The weight is the scale
         of the last batch normalisation, so it costs no pass of its own and has the right gradient.
     """
-    chains = [[op for op in ops if isinstance(op, nn.Sequential)] for ops in groups]
-    plans = [_stages(sequences[0]) for sequences in chains]
-    firsts = [_stacked([sequence[1] for sequence in sequences]) for sequences in chains]
-    deep = [k for k, (conv, _) in enumerate(firsts) if conv.groups > 1]
-    fanned = fan(activated, [firsts[k][1] for k in deep], [_taps(firsts[k][0]) for k in deep]) if deep else []
+    channels = activated.shape[1]
+    firsts = [(stages[0].convs[0], _stacked(chains, stages[0].convs[0], channels)) for chains, stages, _ in groups]
+    deep = [k for k, (conv, _) in enumerate(firsts) if conv.depthwise]
+    fanned = fan(activated, [firsts[k][1] for k in deep], [firsts[k][0].taps for k in deep]) if deep else []
     begun = dict(zip(deep, fanned, strict=True))
     outs = []
-    for k, (sequences, stages, scale) in enumerate(zip(chains, plans, scales, strict=True)):
+    for k, (chains, stages, scale) in enumerate(groups):
         conv, weight = firsts[k]
-        out = begun.pop(k) if k in begun else F.conv2d(activated, weight, None, *_taps(conv))
+        out = begun.pop(k) if k in begun else F.conv2d(activated, weight, None, *conv.taps)
         for number, stage in enumerate(stages):
             out = F.relu_(out) if number else out
-            for position in stage.convs[0 if number else 1 :]:
-                out = _convolve([sequence[position] for sequence in sequences], out)
-            out = _normalise(out, sequences[0][stage.norm], scale if number == len(stages) - 1 else None)
+            for later in stage.convs[0 if number else 1 :]:
+                out = _convolve(chains, later, out, channels)
+            out = _normalise(out, stage.eps, scale if number == len(stages) - 1 else None)
         outs.append(out)
     return outs
 
 
-def _stacked(convs: Sequence[nn.Module]) -> tuple[nn.Conv2d, Tensor]:
-    """A convolution like all of them, and their weights side by side."""
-    same = [conv for conv in convs if isinstance(conv, nn.Conv2d)]
-    return same[0], torch.cat([conv.weight for conv in same]) if len(same) > 1 else same[0].weight
+def _stacked(chains: Sequence[nn.Module], conv: Conv, channels: int) -> Tensor:
+    """The weights of a convolution of all chains side by side."""
+    convs = [cast(nn.Conv2d, cast(nn.Sequential, chain)[conv.at]) for chain in chains]
+    weights = [_narrow(conv.weight, channels, channels) for conv in convs]
+    return torch.cat(weights) if len(weights) > 1 else weights[0]
 
 
-def _taps(conv: nn.Conv2d) -> Taps:
-    return Taps(int(conv.stride[0]), int(conv.padding[0]), int(conv.dilation[0]))
+def _narrow(weight: Tensor, outputs: int, inputs: int) -> Tensor:
+    """The part of a kernel for the first outputs and inputs; a depthwise kernel has one input."""
+    return weight if weight.shape[0] == outputs else weight[:outputs, :inputs]
 
 
-def _convolve(convs: Sequence[nn.Module], x: Tensor) -> Tensor:
+def _convolve(chains: Sequence[nn.Module], conv: Conv, x: Tensor, channels: int) -> Tensor:
     """One convolution per edge, each of its own channels."""
-    conv, weight = _stacked(convs)
-    if conv.groups > 1:
-        return depthwise(x, weight, *_taps(conv))
-    return F.conv2d(x, weight, None, *_taps(conv), len(convs))
+    weight = _stacked(chains, conv, channels)
+    return depthwise(x, weight, *conv.taps) if conv.depthwise else F.conv2d(x, weight, None, *conv.taps, len(chains))
 
 
 def run_reduction(ops: Sequence[nn.Module], activated: Tensor, scale: Tensor | None) -> Tensor:
@@ -144,13 +155,18 @@ def run_reduction(ops: Sequence[nn.Module], activated: Tensor, scale: Tensor | N
     """
     reductions = [op for op in ops if isinstance(op, FactorizedReduce)]
     require_even(activated)
-    first = F.conv2d(activated[:, :, ::2, ::2], torch.cat([op.conv_1.weight for op in reductions]))
-    second = F.conv2d(activated[:, :, 1::2, 1::2], torch.cat([op.conv_2.weight for op in reductions]))
+    c = activated.shape[1]
+    weights = [[_narrow(conv.weight, c // 2, c) for conv in (op.conv_1, op.conv_2)] for op in reductions]
+    shifted = (activated[:, :, ::2, ::2], activated[:, :, 1::2, 1::2])
+    first, second = (F.conv2d(x, torch.cat(side)) for x, side in zip(shifted, zip(*weights, strict=True), strict=True))
     halves = [torch.unflatten(half.permute(0, 2, 3, 1), 3, (len(reductions), -1)) for half in (first, second)]
     joined = torch.stack(halves, dim=4).flatten(3).permute(0, 3, 1, 2)  # edge by edge, its first half first
-    return _normalise(joined, reductions[0].bn, scale)
+    return _normalise(joined, _eps(reductions[0].bn), scale)
 
 
-def _normalise(x: Tensor, norm: nn.Module, scale: Tensor | None) -> Tensor:
-    eps = norm.eps if isinstance(norm, nn.BatchNorm2d) else 0.0
+def _eps(norm: nn.Module) -> float:
+    return norm.eps if isinstance(norm, nn.BatchNorm2d) else 0.0
+
+
+def _normalise(x: Tensor, eps: float, scale: Tensor | None) -> Tensor:
     return F.batch_norm(x, None, None, scale, None, True, 0.0, eps)

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from lightning_nas.arch import Sample
-from lightning_nas.spaces import CellNetwork, CellSpace, NetworkSize, Space
+from lightning_nas.spaces import CellNetwork, CellSpace, ChainSpace, ENASMacroSpace, ENASMicroSpace, NetworkSize, Space
 from lightning_nas.spaces.one_shot1 import NASBench1Shot1Space
 from lightning_nas.supernet.cells import MixedCell
+from lightning_nas.supernet.chain import chain_supernet
 from lightning_nas.supernet.choice_block import ChoiceBlockCell
+from lightning_nas.supernet.enas_cells import ENASCell
+from lightning_nas.supernet.enas_layers import ENASLayers
 
 __all__ = ["build_supernet", "evaluate_samples"]
 
@@ -26,6 +29,7 @@ def build_supernet(
     partial: int = 1,
     checkpoint: bool = False,
     compile: bool = False,
+    start_partial: int | None = None,
 ) -> CellNetwork:
     """Build the supernet of a cell space for small pictures.
 
@@ -39,6 +43,8 @@ def build_supernet(
         checkpoint: Whether cells run again in the backward pass instead of keeping what it needs.
         compile: Whether `torch.compile` compiles the cells, at their first call for each set of active choices; not for
             relaxations that sample paths.
+        start_partial: ``k`` of partial channels to begin with: the cells have the weights for `partial`, and run on a
+            slice of them until `widen` opens more (Chen et al., "DrNAS", ICLR 2021). ``None`` for a fixed width.
 
     Returns:
         A network with ``forward(x, sample)``: pictures ``(N, in_channels, H, W)`` -> logits ``(N, num_classes)``.
@@ -55,13 +61,20 @@ def build_supernet(
         >>> supernet(torch.zeros(2, 3, 8, 8), space.vertex(space.sample(random.Random(0)))).shape
         torch.Size([2, 10])
     """
-    if not isinstance(space, (CellSpace, NASBench1Shot1Space)):
+    if isinstance(space, ChainSpace):
+        narrowed = start_partial or partial
+        return chain_supernet(space, channels, cells, num_classes, in_channels, narrowed, checkpoint, compile)
+    if not isinstance(space, (CellSpace, NASBench1Shot1Space, ENASMicroSpace, ENASMacroSpace)):
         raise ValueError(f"{space.name!r} is no cell space; pass your own supernet to the search")
+    if start_partial is not None and not isinstance(space, CellSpace):
+        raise ValueError(f"start_partial={start_partial}: {space.name!r} has no partial channels; leave it out")
     size = NetworkSize(
         channels, space.default_cells if cells is None else cells, num_classes, in_channels, track_stats=False
     )
+    if isinstance(space, (ENASMicroSpace, ENASMacroSpace)):
+        return _build_enas(space, size, partial, checkpoint, compile)
     if isinstance(space, CellSpace):
-        network = space.network(partial_of(MixedCell, space, partial=partial), size)
+        network = space.network(partial_of(MixedCell, space, partial=partial, start_partial=start_partial), size)
     elif partial == 1:
         network = space.network(partial_of(ChoiceBlockCell, space), size)
     else:
@@ -71,6 +84,22 @@ def build_supernet(
             block.checkpoint = checkpoint
         if compile and isinstance(block, (MixedCell, ChoiceBlockCell)):
             block.compile()
+    return network
+
+
+def _build_enas(
+    space: ENASMicroSpace | ENASMacroSpace, size: NetworkSize, partial: int, checkpoint: bool, compile: bool
+) -> CellNetwork:
+    if partial != 1 or checkpoint:
+        raise ValueError(
+            f"partial={partial}, checkpoint={checkpoint}: {space.name!r} has neither; leave them at 1 and False"
+        )
+    if isinstance(space, ENASMicroSpace):
+        network = space.network(partial_of(ENASCell, space), size)
+    else:
+        network = space.network(partial_of(ENASLayers, space), size)
+    for block in network.blocks if compile else ():
+        block.compile()
     return network
 
 

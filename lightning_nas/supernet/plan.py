@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_nas.spaces import CellTopology
-from lightning_nas.supernet.groups import Form
+from lightning_nas.supernet.groups import Form, Stage
 
 __all__ = ["Candidate", "Group", "Maps", "Plan", "make_plan"]
 
@@ -22,14 +22,16 @@ class Candidate:
 
     form: Form
     signature: str
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
 class Group:
-    """Candidates of one signature on edges that leave one node: their rows and choices."""
+    """Candidates of one signature on edges that leave one node: their rows and choices; the stages of chains."""
 
     form: Form
     at: tuple[tuple[int, int], ...]
+    stages: tuple[Stage, ...] = ()
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -92,17 +94,17 @@ def make_plan(topology: CellTopology, candidates: Sequence[Sequence[Candidate]],
 
 def _groups(rows: Sequence[int], candidates: Sequence[Sequence[Candidate]], active: Rows) -> tuple[Group, ...]:
     """Chains and reductions by signature; candidates of no known form each alone."""
-    found: dict[tuple[Form, str], list[tuple[int, int]]] = {}
+    found: dict[Candidate, list[tuple[int, int]]] = {}
     for row in rows:
         for k in active[row]:
             one = candidates[row][k]
             if one.form in ("chain", "reduction"):
-                found.setdefault((one.form, one.signature), []).append((row, k))
+                found.setdefault(one, []).append((row, k))
             elif one.form == "other":
-                found[one.form, f"{row}, {k}"] = [(row, k)]
+                found[Candidate(one.form, f"{row}, {k}")] = [(row, k)]
     # groups on the same edges stand together: their outputs are added before they are taken apart
     ordered = sorted(found.items(), key=lambda item: [row for row, _ in item[1]])
-    return tuple(Group(form, tuple(at)) for (form, _), at in ordered)
+    return tuple(Group(one.form, tuple(at), one.stages) for one, at in ordered)
 
 
 def _maps(rows: Sequence[int], candidates: Sequence[Sequence[Candidate]], active: Rows) -> tuple[Maps, ...]:

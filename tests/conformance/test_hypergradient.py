@@ -11,18 +11,29 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toys import AtBatch, FiniteDifference, Pairs, Unrolled, quiet_trainer
+from toys import AtBatch, Pairs, quiet_trainer
 
-from lightning_nas.arch import Bilevel
-from lightning_nas.hypergradients import FirstOrder, Hypergradient
+from lightning_nas.arch import Bilevel, Outcome
+from lightning_nas.hypergradients import (
+    FiniteDifference,
+    FirstOrder,
+    Hypergradient,
+    ScoreFunction,
+    SingleLevel,
+    Unrolled,
+)
 from lightning_nas.methods import AdamTheta, DifferentiableSearch
 
 Make = Callable[[], Hypergradient]
 HYPERGRADIENTS: dict[str, tuple[Make, str]] = {
     "FirstOrder": (FirstOrder, "first"),
-    "toy: Unrolled": (Unrolled, "unrolled"),
-    "toy: FiniteDifference": (FiniteDifference, "unrolled"),
+    "Unrolled": (Unrolled, "unrolled"),
+    "FiniteDifference": (FiniteDifference, "unrolled"),
+    "SingleLevel": (SingleLevel, "single"),
+    "ScoreFunction": (ScoreFunction, "score"),
 }
+PURE = {name: entry for name, entry in HYPERGRADIENTS.items() if name != "ScoreFunction"}
+"""Those that draw nothing of their own and keep no state."""
 every = pytest.mark.parametrize(("make", "order"), HYPERGRADIENTS.values(), ids=HYPERGRADIENTS)
 
 
@@ -54,15 +65,23 @@ class Quadratic:
             return (weights(given) - self.b).square().sum() / 2 + self.c @ self.theta[0]
 
         buffers = [self.buffer] if self.momentum else [None]
-        return Bilevel(train_loss, val_loss, [self.w], self.theta, self.lr, 0.9, 0.02, buffers)
+
+        def outcome() -> Outcome:  # for a first draw the baseline is its reward, so that the penalty is all there is
+            return Outcome(torch.tensor(0.7), torch.tensor(0.4), self.theta[0].sum())
+
+        problem = Bilevel(train_loss, val_loss, [self.w], self.theta, self.lr, 0.9, 0.02, buffers)
+        problem.outcome, problem.penalty = outcome, lambda: self.c @ self.theta[0]
+        return problem
 
     def expected(self, order: str) -> list[Tensor]:
         """The gradient, by hand."""
         first = [self.c, torch.zeros(2, dtype=torch.float64)]
-        if order == "first":
+        if order in ("first", "score"):
             return first
         w = self.w.detach()
         target = sum(a @ theta.detach() for a, theta in zip(self.a, self.theta, strict=True))
+        if order == "single":
+            return [a.T @ (target - w) for a in self.a]
         step = (w - target) + 0.02 * w + (0.9 * self.buffer if self.momentum else 0)
         residual = w - self.lr * step - self.b
         return [f + self.lr * a.T @ residual for f, a in zip(first, self.a, strict=True)]
@@ -114,11 +133,14 @@ def test_an_upper_loss_that_knows_no_theta_gives_zeros(make: Make, order: str) -
     def loss(given: Any = None) -> Tensor:
         return (w if given is None else given[0]).square().sum()
 
-    grads = make()(Bilevel(loss, loss, [w], [theta], lr=0.1, momentum_buffers=[None]))
+    def outcome() -> Outcome:
+        return Outcome(torch.tensor(0.7), torch.tensor(0.4), torch.tensor(0.0))
+
+    grads = make()(Bilevel(loss, loss, [w], [theta], lr=0.1, momentum_buffers=[None], outcome=outcome))
     assert torch.equal(grads[0], torch.zeros(3))
 
 
-@every
+@pytest.mark.parametrize(("make", "order"), PURE.values(), ids=PURE)
 def test_it_is_pure_on_the_problem_of_a_search(make: Make, order: str) -> None:
     """Twice the same gradient; no weight, buffer, gradient or optimiser state moves."""
     search = DifferentiableSearch("nasbench201", channels=4, cells=1, hypergradient=make(), theta=AdamTheta(lr=0.1))

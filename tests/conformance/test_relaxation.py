@@ -7,24 +7,49 @@ import io
 import pickle
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
-from toys import HardGumbel, Pairs, UniformPath, quiet_trainer
+from toys import Pairs, quiet_trainer
 
 from lightning_nas.arch import Decision, Decisions, Sample, Support
+from lightning_nas.hypergradients import FirstOrder, ScoreFunction
 from lightning_nas.methods import AdamTheta, DifferentiableSearch
-from lightning_nas.relaxations import Relaxation, Softmax
+from lightning_nas.relaxations import (
+    BinaryGates,
+    Controller,
+    Dirichlet,
+    Gumbel,
+    Proximal,
+    Relaxation,
+    ScorePath,
+    Sigmoid,
+    Simplex,
+    Softmax,
+    UniformPath,
+)
 from lightning_nas.spaces import get_space
 from lightning_nas.supernet import build_supernet
 
 RELAXATIONS: dict[str, Callable[..., Relaxation]] = {
     "Softmax": Softmax,
-    "toy: HardGumbel": HardGumbel,
-    "toy: UniformPath": UniformPath,
+    "Sigmoid": Sigmoid,
+    "Gumbel, soft": partial(Gumbel, tau=0.7),
+    "Gumbel, hard": partial(Gumbel, tau=0.7, hard=True),
+    "ScorePath": ScorePath,
+    "Dirichlet": Dirichlet,
+    "Proximal": Proximal,
+    "BinaryGates, one path": partial(BinaryGates, paths=1),
+    "BinaryGates, two paths": partial(BinaryGates, paths=2),
+    "BinaryGates, all paths": partial(BinaryGates, paths=None),
+    "UniformPath": UniformPath,
+    "UniformPath, inputs": partial(UniformPath, inputs=True, reject=True),
+    "Simplex": Simplex,
+    "Controller": partial(Controller, size=8),
 }
 RAGGED: Decisions = {
     "ops": (Decision("a", ("skip", "conv", "pool")), Decision("b", ("skip", "conv")), Decision("c", ("skip",))),
@@ -51,7 +76,7 @@ def spread(relaxation: Relaxation) -> Relaxation:
     """Parameters that are far from uniform."""
     draw = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for theta in relaxation.theta.values():
+        for theta in relaxation.arch_parameters():
             theta.copy_(torch.randn(theta.shape, generator=draw))
     relaxation.project_()
     return relaxation
@@ -62,6 +87,12 @@ def equal(one: Sample, other: Sample) -> bool:
     return same and one.weights.keys() == other.weights.keys() and one.active == other.active
 
 
+def sums(relaxation: Relaxation, group: str) -> Tensor:
+    """What the rows of a group sum to."""
+    rows = relaxation.support.decisions[group]
+    return torch.tensor([float(row.keep) if relaxation.discrete else 1.0 for row in rows])
+
+
 @narrowings
 @everywhere
 @every
@@ -70,15 +101,17 @@ def test_samples_lie_on_the_simplex_over_the_support(
 ) -> None:
     relaxation = spread(make(decisions))
     narrow(relaxation.support, narrowing)
-    for _ in range(5):
-        sample = relaxation()
+    for sample in (draw() for draw in (relaxation, relaxation.weight_sample) for _ in range(3)):
         assert set(sample.weights) == set(decisions)
         for group, rows in sample.weights.items():
             mask = relaxation.support.mask(group)
             assert rows.shape == mask.shape
             assert bool((rows >= 0).all())
             assert bool((rows[~mask] == 0).all())
-            torch.testing.assert_close(rows.sum(-1), torch.ones(len(rows)))
+            if relaxation.discrete:
+                assert bool(((rows == 0) | (rows == 1)).all())
+            if relaxation.simplex:
+                torch.testing.assert_close(rows.sum(-1), sums(relaxation, group))
 
 
 @narrowings
@@ -89,10 +122,10 @@ def test_what_has_weight_is_active_and_open(
 ) -> None:
     relaxation = spread(make(decisions))
     narrow(relaxation.support, narrowing)
-    for _ in range(5):
-        sample = relaxation()
+    for sample in (draw() for draw in (relaxation, relaxation.weight_sample) for _ in range(3)):
         for group, rows in decisions.items():
             active = sample.open(group) or tuple(tuple(range(len(row.choices))) for row in rows)
+            assert all(tuple(sorted(row)) == row for row in active)
             for row, (is_active, is_open) in enumerate(zip(active, relaxation.support.open(group), strict=True)):
                 weighty = set(sample.weights[group][row].nonzero().flatten().tolist())
                 assert weighty <= set(is_active) <= set(is_open)
@@ -118,8 +151,8 @@ def test_gradients_are_finite_and_none_goes_to_closed_choices(
         assert theta.grad is not None
         assert bool(theta.grad.isfinite().all())
         assert bool((theta.grad[~mask] == 0).all())
-        undecided = mask & (mask.sum(-1, keepdim=True) > 1)
-        assert bool((theta.grad[undecided] != 0).all())
+        keep = torch.tensor([decision.keep for decision in decisions[group]])
+        assert bool((theta.grad[mask.sum(-1) > keep] != 0).any(-1).all())
 
 
 @narrowings
@@ -136,22 +169,49 @@ def test_the_mean_is_on_the_simplex_and_draws_nothing(
     for group, rows in mean.items():
         assert not rows.requires_grad
         assert bool((rows[~relaxation.support.mask(group)] == 0).all())
-        torch.testing.assert_close(rows.sum(-1), torch.ones(len(rows)))
+        assert bool((rows >= 0).all())
+        if relaxation.simplex or relaxation.discrete:
+            torch.testing.assert_close(rows.sum(-1), sums(relaxation, group))
     sample = relaxation.mean_sample()
     assert all(torch.equal(sample.weights[group], rows) for group, rows in mean.items())
     assert sample.active == relaxation.support.active()
 
 
 @every
-def test_the_mean_is_the_average_of_many_draws(make: Callable[..., Relaxation]) -> None:
+def test_the_mean_is_the_average_of_many_draws_if_it_says_so(make: Callable[..., Relaxation]) -> None:
     relaxation = spread(make(RAGGED))
     relaxation.support.drop("ops", 0, 1)
-    draws = 3000
-    with torch.no_grad():
-        samples = [relaxation().weights for _ in range(draws)]
-    for group, rows in relaxation.mean().items():
+    draws = 2000 if relaxation.stochastic and relaxation.exact_mean else 1 if relaxation.exact_mean else 0
+    samples = [relaxation.weight_sample().weights for _ in range(draws)]
+    for group, rows in relaxation.mean().items() if samples else ():
         average = torch.stack([sample[group] for sample in samples]).mean(0)
-        torch.testing.assert_close(average, rows, rtol=0, atol=4 * 0.5 / draws**0.5)
+        torch.testing.assert_close(average, rows, rtol=0, atol=4 * 0.5 / draws**0.5 if draws > 1 else 1e-6)
+
+
+@everywhere
+@every
+def test_the_mean_can_be_differentiated(make: Callable[..., Relaxation], decisions: Decisions) -> None:
+    relaxation = spread(make(decisions))
+    narrow(relaxation.support, "some closed")
+    if not relaxation.arch_parameters():
+        return
+    expected = relaxation.expected()
+    for group, rows in relaxation.mean().items():
+        assert torch.equal(expected[group], rows)
+    sum((rows * torch.rand(rows.shape)).sum() for rows in expected.values()).backward()  # type: ignore[union-attr]
+    grads = [p.grad for p in relaxation.arch_parameters()]
+    assert all(grad is None or bool(grad.isfinite().all()) for grad in grads)
+    assert any(grad is not None and bool((grad != 0).any()) for grad in grads)
+    for group, theta in relaxation.theta.items():
+        assert theta.grad is not None
+        assert bool((theta.grad[~relaxation.support.mask(group)] == 0).all())
+
+
+@every
+def test_a_weight_sample_has_no_graph(make: Callable[..., Relaxation]) -> None:
+    sample = make(RAGGED).weight_sample()
+    assert not any(rows.requires_grad for rows in sample.weights.values())
+    assert sample.log_prob is None or not sample.log_prob.requires_grad
 
 
 @everywhere
@@ -166,7 +226,9 @@ def test_two_draws_differ_if_it_says_so(make: Callable[..., Relaxation], decisio
 def test_a_seed_decides_the_start_and_the_draws(make: Callable[..., Relaxation]) -> None:
     one, same, other = (make(RAGGED, seed=seed) for seed in (1, 1, 2))
     assert all(equal(one(), same()) for _ in range(8))
-    assert any(not equal(one(), other()) for _ in range(8))
+    assert all(map(torch.equal, one.arch_parameters(), same.arch_parameters()))
+    if one.stochastic:
+        assert any(not equal(one(), other()) for _ in range(8))
 
 
 @every
@@ -174,6 +236,7 @@ def test_draws_leave_the_global_generator_alone(make: Callable[..., Relaxation])
     before = torch.get_rng_state()
     relaxation = make(RAGGED)
     relaxation()
+    relaxation.weight_sample()
     relaxation.mean()
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -191,7 +254,10 @@ def test_a_state_restores_theta_support_and_the_next_draws(
     file.seek(0)
     again.load_state_dict(torch.load(file, weights_only=True))
     assert again.support.active() == relaxation.support.active()
-    assert all(equal(relaxation(), again()) for _ in range(4))
+    for _ in range(4):
+        assert equal(relaxation(), again())
+        assert equal(relaxation.weight_sample(), again.weight_sample())
+    assert all(torch.equal(rows, again.mean()[group]) for group, rows in relaxation.mean().items())
 
 
 @pytest.mark.parametrize(
@@ -225,9 +291,14 @@ def test_a_draw_can_be_repeated_with_a_graph_of_its_own(make: Callable[..., Rela
 @every
 def test_a_projection_done_twice_is_done_once(make: Callable[..., Relaxation], decisions: Decisions) -> None:
     relaxation = spread(make(decisions))
-    before = [theta.detach().clone() for theta in relaxation.theta.values()]
+    relaxation()
+    with torch.no_grad():
+        for parameter in relaxation.arch_parameters():
+            parameter.add_(0.3)  # a step
     relaxation.project_()
-    assert all(torch.equal(a, b) for a, b in zip(before, relaxation.theta.values(), strict=True))
+    before = [parameter.detach().clone() for parameter in relaxation.arch_parameters()]
+    relaxation.project_()
+    assert all(map(torch.equal, before, relaxation.arch_parameters()))
 
 
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
@@ -240,16 +311,17 @@ def test_a_weight_step_leaves_weights_out_if_it_says_so(make: Callable[..., Rela
     without = []
     for _ in range(3):
         supernet.zero_grad()
-        nn.functional.cross_entropy(supernet(x, relaxation().detach()), y).backward()
+        nn.functional.cross_entropy(supernet(x, relaxation.weight_sample()), y).backward()
         without.append(any(p.grad is None for p in supernet.parameters()))
     assert any(without) == relaxation.needs_unused_parameters
-    assert all(theta.grad is None for theta in relaxation.theta.values())
+    assert all(parameter.grad is None for parameter in relaxation.arch_parameters())
 
 
 def search(make: Callable[..., Relaxation], name: str = "nasbench201", **settings: Any) -> DifferentiableSearch:
     torch.manual_seed(0)
-    cells = 1 if name == "nasbench201" else 2
-    settings = {"channels": 4, "cells": cells, "theta": AdamTheta(lr=0.1)} | settings
+    cells = 1 if name == "nasbench201" else 3  # a normal cell and two reduction cells
+    gradient = ScoreFunction(samples=2) if isinstance(make, partial) and make.func is Controller else FirstOrder()
+    settings = {"channels": 4, "cells": cells, "theta": AdamTheta(lr=0.1), "hypergradient": gradient} | settings
     return DifferentiableSearch(name, relaxation=make, **settings)
 
 
@@ -266,6 +338,7 @@ def test_a_search_trains_and_validates_with_it(make: Callable[..., Relaxation], 
     assert all(bool(p.isfinite().all()) for p in module.parameters())
     moved = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
     assert {f"relaxation.theta.{group}" for group in module.relaxation.theta} <= moved
+    assert bool(module.arch_parameters()) == any(name.startswith("relaxation.") for name in moved)
     assert "supernet.classifier.weight" in moved
     module.space.check(module.genotype())
 

@@ -16,16 +16,23 @@ from lightning_nas.spaces import SPACES, CellNetwork, Space
 from lightning_nas.supernet import build_supernet
 
 every = pytest.mark.parametrize("name", SPACES)
+FIXED_DEPTH = {"enas_macro", "proxyless_mobile", "fbnet", "shufflenet"}
+"""Spaces whose decisions are those of one depth."""
+
+
+def depth(name: str) -> int | None:
+    return None if name in FIXED_DEPTH else 2
 
 
 def parts(name: str) -> tuple[Space, CellNetwork]:
     torch.manual_seed(0)
     space = SPACES[name]()
-    return space, build_supernet(space, channels=4, cells=2)
+    return space, build_supernet(space, channels=4, cells=depth(name))
 
 
 def logits(supernet: CellNetwork, sample: Sample) -> torch.Tensor:
-    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    side = max(16, 2**supernet.reductions)
+    x = torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(1)  # for candidates that draw
     out: torch.Tensor = supernet(x, sample)
     assert out.shape == (4, 10)
@@ -105,8 +112,9 @@ def test_reading_off_a_vertex_gives_its_genotype(name: str) -> None:
 
 @every
 def test_a_search_runs_in_it(name: str) -> None:
-    search = DARTS(name, channels=4, cells=2)
+    search = DARTS(name, channels=4, cells=depth(name))
     trainer = quiet_trainer(max_epochs=1)
-    trainer.fit(search, Pairs(2))
+    side = max(8, 2**search.supernet.reductions)
+    trainer.fit(search, Pairs(2, (3, side, side)))
     assert trainer.global_step == 2
     assert search.space.parse(search.space.format(search.genotype())) == search.genotype()

@@ -37,8 +37,8 @@ class HardGumbel(Relaxation):
             active[group] = tuple((k,) for k in choice.tolist())
         return Sample(weights, active)
 
-    def mean(self) -> dict[str, Tensor]:
-        return {g: masked_softmax(t.detach(), self.support.mask(g)) for g, t in self.theta.items()}
+    def expected(self) -> dict[str, Tensor]:
+        return {g: masked_softmax(t, self.support.mask(g)) for g, t in self.theta.items()}
 
 
 class SameBatches(L.LightningDataModule):

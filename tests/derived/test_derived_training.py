@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nas.data import BilevelDataModule, DigitsDataModule
 from lightning_nas.derived import DerivedNetwork, DerivedTraining
+from lightning_nas.optimizers import SGDCosine
 from lightning_nas.spaces import get_space, load_genotype
-from lightning_nas.training import NonFiniteLossError, SGDCosine
+from lightning_nas.training import NonFiniteLossError
 
 NB = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|none~0|none~1|nor_conv_1x1~2|"
 

@@ -19,8 +19,8 @@ from lightning_nas.cli import main
 from lightning_nas.data import BilevelDataModule, DigitsDataModule, NPZDataModule
 from lightning_nas.derived import DerivedTraining
 from lightning_nas.methods import DARTS, DifferentiableSearch
+from lightning_nas.optimizers import AdamTheta, SGDCosine
 from lightning_nas.spaces import GENOTYPES, SPACES, load_genotype
-from lightning_nas.training import AdamTheta, SGDCosine
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 TINY = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", *QUIET]

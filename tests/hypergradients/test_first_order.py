@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toys import AtBatch, FiniteDifference, Pairs, Unrolled, quiet_trainer
+from toys import AtBatch, Pairs, quiet_trainer
 
 from lightning_nas.arch import Bilevel
-from lightning_nas.hypergradients import FirstOrder, Hypergradient
+from lightning_nas.hypergradients import FiniteDifference, FirstOrder, Hypergradient, Unrolled
 from lightning_nas.methods import AdamTheta, DifferentiableSearch
 from lightning_nas.penalties import Entropy
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import AtBatch, FiniteDifference, Pairs, Unrolled, quiet_trainer, virtual_weights
+from toys import AtBatch, Pairs, one_line, quiet_trainer
 
 from lightning_nas.arch import Bilevel, Sample
-from lightning_nas.hypergradients import FirstOrder
+from lightning_nas.hypergradients import FiniteDifference, FirstOrder, Hypergradient, Unrolled, virtual_weights
 from lightning_nas.methods import AdamTheta, DifferentiableSearch, SGDCosine
 
 
@@ -120,21 +120,103 @@ def test_both_agree_on_the_supernet_of_a_space() -> None:
     on_a_problem(look)
 
 
-def test_other_weights_run_on_copies_of_the_buffers() -> None:
-    """Batch statistics would move twice in a step otherwise."""
+@pytest.mark.parametrize("hypergradient", [Unrolled(), FiniteDifference()])
+def test_statistics_of_batches_stay_in_a_second_order_step(hypergradient: Hypergradient) -> None:
+    """They would move five times in a step otherwise: all passes run on copies of the buffers."""
 
     def look(module: DifferentiableSearch, problem: Bilevel) -> None:
         before = {name: buffer.clone() for name, buffer in module.supernet.named_buffers()}
         assert before["norm.num_batches_tracked"] > 0
-        moved = virtual_weights(problem, create_graph=False)
-        after_live = {name: buffer.clone() for name, buffer in module.supernet.named_buffers()}
-        assert after_live["norm.num_batches_tracked"] == before["norm.num_batches_tracked"] + 1
-        problem.train_loss(moved)
-        problem.val_loss(moved)
+        hypergradient(problem)
         for name, buffer in module.supernet.named_buffers():
-            assert torch.equal(buffer, after_live[name]), name
+            assert torch.equal(buffer, before[name]), name
+        problem.train_loss(None)
+        assert module.supernet.get_buffer("norm.num_batches_tracked") == before["norm.num_batches_tracked"] + 1
 
     on_a_problem(look, Smooth())
+
+
+class Passes:
+    """A problem that records its passes: which loss, whether the weights it is given are differentiated, autocast."""
+
+    def __init__(self, momentum: bool = True) -> None:
+        self.w, self.theta = [torch.randn(3, requires_grad=True)], [torch.randn(3, requires_grad=True)]
+        self.calls: list[tuple[str, bool, bool]] = []
+        buffers = [torch.randn(3)] if momentum else [None]
+        self.problem = Bilevel(self.train, self.val, self.w, self.theta, 0.1, 0.9, 3e-4, buffers)
+
+    def record(self, name: str, given: Any) -> Tensor:
+        assert given is not None
+        self.calls.append((name, given[0].requires_grad, torch.is_autocast_enabled("cpu")))
+        weight: Tensor = given[0]
+        return weight
+
+    def train(self, given: Any = None) -> Tensor:
+        return (self.record("train", given) * self.theta[0]).exp().sum()
+
+    def val(self, given: Any = None) -> Tensor:
+        return (self.record("val", given) - self.theta[0]).square().sum()
+
+
+def test_a_finite_difference_makes_four_passes_two_of_them_for_theta_alone() -> None:
+    passes = Passes()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        FiniteDifference()(passes.problem)
+    assert passes.calls == [
+        ("train", True, False),
+        ("val", True, False),
+        ("train", False, False),
+        ("train", False, False),
+    ]
+
+
+def test_the_exact_gradient_makes_two_passes() -> None:
+    passes = Passes()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        Unrolled()(passes.problem)
+    assert passes.calls == [("train", True, False), ("val", True, False)]
+
+
+def test_the_step_is_measured_by_the_norm_of_all_weights_together() -> None:
+    """A norm for each tensor of its own would give other points; the difference there must be of length ``2 r``."""
+    seen: list[list[Tensor]] = []
+    w = [torch.randn(3, dtype=torch.float64, requires_grad=True), torch.randn(2, 2, dtype=torch.float64)]
+    w[1].requires_grad_()
+    theta = [torch.ones((), dtype=torch.float64, requires_grad=True)]
+
+    def train(given: Any = None) -> Tensor:
+        seen.append([p.detach().clone() for p in given])
+        return theta[0] * sum(p.square().sum() for p in given)
+
+    def val(given: Any = None) -> Tensor:
+        return (5 * given[0]).square().sum() + given[1].square().sum()
+
+    FiniteDifference(0.01)(Bilevel(train, val, w, theta, lr=0.1))
+    apart = torch.cat([(a - b).flatten() for a, b in zip(seen[1], seen[2], strict=True)])
+    assert apart.norm().item() == pytest.approx(0.02)
+    middle = [(a + b) / 2 for a, b in zip(seen[1], seen[2], strict=True)]
+    torch.testing.assert_close(middle, [p.detach() for p in w])
+
+
+def test_an_upper_loss_at_its_minimum_has_no_second_order() -> None:
+    """The direction is zero there, which must not become 0 / 0."""
+    w, theta = [torch.zeros(2, requires_grad=True)], [torch.ones(2, requires_grad=True)]
+    problem = Bilevel(
+        lambda given: (given[0] * theta[0]).square().sum() / 2,  # type: ignore[index]
+        lambda given: given[0].square().sum() + theta[0].sum(),  # type: ignore[index]
+        w,
+        theta,
+        lr=0.1,
+    )
+    for hypergradient in (Unrolled(), FiniteDifference()):
+        assert hypergradient(problem)[0].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("r", [0.0, -1e-2, float("nan"), float("inf")])
+def test_a_step_must_be_positive(r: float) -> None:
+    with pytest.raises(ValueError) as caught:
+        FiniteDifference(r)
+    one_line(caught.value, f"r={r}", "positive", "0.01")
 
 
 def test_given_the_live_weights_the_losses_are_the_same() -> None:

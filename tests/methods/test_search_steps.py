@@ -150,9 +150,9 @@ class Guarded(DARTS):
         assert not same_bits(theta, self.arch_parameters())
         self.checked += ("theta",)
 
-    def _w_step(self, batch: Any) -> None:
+    def _w_step(self, batch: Any, jointly: bool = False) -> None:
         before, w = copies(self.relaxation.state_dict().values()), copies(self.weights())
-        super()._w_step(batch)
+        super()._w_step(batch, jointly)
         assert same_bits(before, self.relaxation.state_dict().values())
         assert all(p.grad is None for p in self.arch_parameters())
         assert not same_bits(w, self.weights())

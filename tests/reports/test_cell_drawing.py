@@ -30,7 +30,10 @@ from lightning_nas.spaces import (
     GENOTYPES,
     ONE_SHOT1_OPS,
     SPACES,
+    ChainSpace,
     DARTSSpace,
+    ENASMacroSpace,
+    ENASMicroSpace,
     NASBench1Shot1Space,
     Space,
     get_space,
@@ -39,7 +42,8 @@ from lightning_nas.spaces import (
 
 ALL_NONE = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 SAME = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
-ALL = {name: get_space(name) for name in SPACES}
+OTHERS = (ChainSpace, ENASMacroSpace, ENASMicroSpace)  # drawn in test_mobile_drawings.py and test_enas_drawings.py
+ALL = {name: get_space(name) for name in SPACES if not isinstance(get_space(name), OTHERS)}
 LEGEND = {"conv": "convolution", "pool": "pooling", "skip": "skip", "none": "none", "noise": "other"}
 ONE_SHOT1 = [name for name, space in ALL.items() if isinstance(space, NASBench1Shot1Space)]
 any_space = pytest.mark.parametrize("name", list(ALL))
