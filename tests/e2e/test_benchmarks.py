@@ -27,3 +27,18 @@ def test_supernet_benchmark_measures_every_case(project: Path, tmp_path: Path) -
         assert row["case"] in done.stdout
     dense = [row for row in rows if row["case"] in {"darts", "nb201", "partial"}]
     assert all(row["calls"]["ratio"] < 1 for row in dense)  # grouped calls are fewer, whatever the size
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("file", "cases"), [("bench_steps", {"second", "exact", "drnas", "pt"})])
+def test_benchmarks_of_methods_run(file: str, cases: set[str], project: Path, tmp_path: Path) -> None:
+    written = tmp_path / "bench.json"
+    command = [sys.executable, f"tests/benchmarks/{file}.py", "--small", "--repeats", "1", "--json", str(written)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(written.read_text())["rows"]
+    assert set(rows) == cases
+    for name, row in rows.items():
+        assert math.isfinite(row["times"])
+        assert row["times"] == pytest.approx(row["reference_s"] / row["ours_s"])
+        assert name in done.stdout
