@@ -1,5 +1,6 @@
 """What `lightning-nas search` and `lightning-nas train` do."""
 
+import json
 import time
 import warnings
 from pathlib import Path
@@ -11,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
+from lightning_nas.callbacks import SearchDoctor
 from lightning_nas.callbacks.progressive import keep_best
 from lightning_nas.derived import DerivedTraining
 from lightning_nas.methods import DifferentiableSearch
@@ -189,9 +191,14 @@ def _finish_search(cli: SearchCLI, seconds: float) -> None:
     if not cli.leaves_files:
         return
     paths = write_genotype(search.space, genotype, cli.folder)
+    doctors = [found for found in cli.trainer.callbacks if isinstance(found, SearchDoctor)]  # type: ignore[attr-defined]
+    for doctor in doctors:
+        (cli.folder / "doctor.json").write_text(json.dumps(doctor.report(), indent=2), encoding="utf-8")
+        print(f"search doctor: {doctor.verdict}\nlast safe genotype: {doctor.last_safe}")
     metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
     text = search.space.format(genotype)
-    cli.finish({"space": search.space.name, "genotype": text, "search_seconds": seconds, "metrics": metrics})
+    summary = {"space": search.space.name, "genotype": text, "search_seconds": seconds, "metrics": metrics}
+    cli.finish(summary | {"doctor": [doctor.verdict for doctor in doctors]})
     print(f"\ntrain it: lightning-nas train --config recipes/derived/... --genotype {paths[0]}")
 
 

@@ -118,9 +118,8 @@ def eigenvalue(setting: Supernet, given: Given) -> Entry:
 
 def eigenvalues(small: bool) -> list[Row]:
     base = Supernet(4, 3, 8, 4, nodes=2, steps=2) if small else Supernet()
-    settings = (
-        [base, replace(base, init_std=0.5)] if small else [base, replace(base, init_std=0.5), replace(base, batch=64)]
-    )
+    settings = [base, replace(base, init_std=0.5)]
+    settings += [] if small else [replace(base, batch=64), replace(base, batch=4, side=16)]
     return [
         Row(
             "eigenvalue",

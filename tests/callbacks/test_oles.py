@@ -61,13 +61,13 @@ def test_every_candidate_with_weights_is_an_operation(name: str, cells: int, kin
     assert not [n for n in rest if ".edges." in n or n.count("blocks") > 1]
 
 
-@pytest.mark.parametrize(("name", "count"), [("enas_macro", 12 * 4), ("fbnet", None)])
-def test_chains_have_operations_too(name: str, count: int | None) -> None:
+@pytest.mark.parametrize("name", ["enas_macro", "fbnet"])
+def test_chains_have_operations_too(name: str) -> None:
     space = get_space(name)
     found = find_operations(build_supernet(space, 8))
     (rows,) = [rows for group, rows in space.decisions.items() if group in ("ops", "blocks")]
-    most = sum(not is_parameter_free(op) for row in rows for op in row.choices)
-    assert most <= len(found) <= sum(len(row.choices) for row in rows)
+    least = sum(not is_parameter_free(op) for row in rows for op in row.choices)
+    assert least <= len(found) <= sum(len(row.choices) for row in rows)
 
 
 # --- planted gradients

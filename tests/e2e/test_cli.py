@@ -365,7 +365,7 @@ def test_help_of_a_method(capsys: pytest.CaptureFixture[str]) -> None:
         main(["search", "--model.help=DARTS"])
     assert end.value.code == 0
     out = capsys.readouterr().out
-    for name in ("space", "channels", "cells", "w.lr", "theta.lr", "order", "regularizers", "selection"):
+    for name in ("space", "channels", "cells", "w.lr", "theta", "order", "regularizers", "selection"):
         assert f"--model.init_args.{name}" in out or f"--model.{name}" in out
 
 

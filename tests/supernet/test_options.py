@@ -94,6 +94,7 @@ def test_partial_channels_that_are_not_possible_are_refused(name: str, partial: 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*non-leaf Tensor.*:UserWarning")
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
 def test_compiled_cells_give_the_same_gradients(name: str) -> None:
     plain, compiled = supernet(name), supernet(name, compile=True)
