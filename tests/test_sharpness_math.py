@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -216,3 +220,20 @@ def test_autocast_is_off() -> None:
     plain = dominant_eigenvalue(lambda: F.cross_entropy(network(x, relaxation()), y), theta).value
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert dominant_eigenvalue(lambda: F.cross_entropy(network(x, relaxation()), y), theta).value == plain
+
+
+@pytest.mark.e2e
+def test_benchmark_compares_with_the_dense_matrix(project: Path, tmp_path: Path) -> None:
+    written = tmp_path / "bench.json"
+    command = [sys.executable, "tests/benchmarks/bench_methods.py", "--cases", "eigenvalue", "--small"]
+    done = subprocess.run(
+        [*command, "--json", str(written)], cwd=project, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(written.read_text())["rows"]
+    assert len(rows) == 2
+    for row in rows:
+        assert row["off"] < 1e-2
+        assert row["rows"] == row["of_rows"] > 4 * row["products"]  # whatever the clock says
+        assert row["ours_ms"] > 0
+        assert row["case"] in done.stdout

@@ -71,7 +71,7 @@ class SharpnessMonitor(Callback):
       epoch, the Trainer counts epochs from there, and the weight decay of the weights is multiplied by `adapt`. Once it
       has reached `max_weight_decay` the search goes on to its end.
 
-    An evaluation costs about ten to fifteen products of the Hessian with a vector, each some five first-order
+    An evaluation costs about eight to fifteen products of the Hessian with a vector, each some five first-order
     architecture gradients, and some five times the memory of one: lower `pictures` if that is too much. For `adapt` the
     states of the last ``window // 2 + delta + 1`` evaluations are kept in memory and in the checkpoints, each the size
     of the search and its optimisers.

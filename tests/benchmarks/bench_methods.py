@@ -71,7 +71,7 @@ class Supernet:
     side: int = 32
     batch: int = 16
     nodes: int = 4
-    steps: int = 10
+    steps: int = 2
     init_std: float = 1e-3
 
     def loss(self) -> tuple[Callable[[], Tensor], list[nn.Parameter]]:
@@ -117,7 +117,7 @@ def eigenvalue(setting: Supernet, given: Given) -> Entry:
 
 
 def eigenvalues(small: bool) -> list[Row]:
-    base = Supernet(4, 3, 8, 4, nodes=2, steps=2) if small else Supernet()
+    base = Supernet(4, 3, 8, 4, nodes=2) if small else Supernet()
     settings = [base, replace(base, init_std=0.5)]
     settings += [] if small else [replace(base, batch=64), replace(base, batch=4, side=16)]
     return [

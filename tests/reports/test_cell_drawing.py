@@ -99,8 +99,13 @@ def kept_concats(space: Space, genotype: Genotype) -> Counter[tuple[str, str, st
     if isinstance(space, NASBench1Shot1Space):
         joined = [str(block) for block in genotype.picks["output"] if block]
         return Counter([("cell", "output", ", ".join(joined))])
-    darts = isinstance(space, DARTSSpace)
-    return Counter((k, "output", "2, 3, 4, 5") for k in ("normal", "reduce") if darts)
+    if not isinstance(space, DARTSSpace):
+        return Counter()
+    return Counter((kind, "output", ", ".join(inner_nodes(space))) for kind in space.kinds)
+
+
+def inner_nodes(space: DARTSSpace) -> list[str]:
+    return [str(2 + index) for index in range(space.topology.nodes)]
 
 
 def check_text(space: Space, genotype: Genotype) -> None:
@@ -178,9 +183,10 @@ def check_svg(space: Space, genotype: Genotype, path: Path) -> None:
     families = {part for label in expected for part in LEGEND if part in label}
     everything = expected + Counter(LEGEND[part] for part in families)
     if isinstance(space, DARTSSpace):
-        everything += Counter(["concatenation", "normal cell", "reduce cell"] + ["2", "3", "4", "5", "output"] * 2)
+        titles, times = [f"{kind} cell" for kind in space.kinds], len(space.kinds)
+        everything += Counter(["concatenation", *titles] + [*inner_nodes(space), "output"] * times)
         inputs = sum(n for text, n in texts.items() if re.sub(r"[\s−-]", "", text) in ("ck2", "ck1", "k2c", "k1c"))  # noqa: RUF001
-        assert inputs == 4
+        assert inputs == 2 * times
     elif isinstance(space, NASBench1Shot1Space):
         everything += Counter(["cell", "input", "output", "sum", "concatenation"])
         assert texts == everything
