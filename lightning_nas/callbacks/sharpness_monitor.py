@@ -69,9 +69,10 @@ class SharpnessMonitor(Callback):
       growth is fixed in the Support, so that `genotype()` is that one, and the Trainer stops after the epoch.
     - With `adapt` as well (DARTS-ADA): weights, architecture parameters, optimisers and learning rate go back to that
       epoch, the Trainer counts epochs from there, and the weight decay of the weights is multiplied by `adapt`. Once it
-      has reached `max_weight_decay` the search goes on to its end.
+      has reached `max_weight_decay` the search goes on to its end. A second growth soon after leads back no further
+      than the first one did.
 
-    An evaluation costs about eight to fifteen products of the Hessian with a vector, each some five first-order
+    An evaluation costs about ten to fifteen products of the Hessian with a vector, each some five first-order
     architecture gradients, and some five times the memory of one: lower `pictures` if that is too much. For `adapt` the
     states of the last ``window // 2 + delta + 1`` evaluations are kept in memory and in the checkpoints, each the size
     of the search and its optimisers.
@@ -89,7 +90,6 @@ class SharpnessMonitor(Callback):
         adapt: Factor of the weight decay of the weights; ``None`` to stop instead.
         max_weight_decay: The most that `adapt` may lead to.
         pictures: Only that many pictures of the batch; ``None`` for all.
-        tol: Relative accuracy of the eigenvalue.
         terminal: Whether to print.
 
     Raises:
@@ -112,7 +112,6 @@ class SharpnessMonitor(Callback):
         adapt: float | None = None,
         max_weight_decay: float = 0.03,
         pictures: int | None = None,
-        tol: float = 2e-3,
         terminal: bool = True,
     ) -> None:
         if min(every_n_epochs, window, delta, 1 if pictures is None else pictures) < 1 or min_epoch < 0:
@@ -124,10 +123,8 @@ class SharpnessMonitor(Callback):
             raise ValueError(f"stop_ratio={stop_ratio} must be above 1; give None to watch only")
         if adapt is not None and (adapt <= 1 or stop_ratio is None):
             raise ValueError(f"adapt={adapt}, stop_ratio={stop_ratio}: adapt must be above 1 and needs a stop_ratio")
-        if not 0 < tol < 1:
-            raise ValueError(f"tol={tol} must lie between 0 and 1")
         self.every_n_epochs, self.weight_decay, self.stop_ratio = every_n_epochs, weight_decay, stop_ratio
-        self.window, self.delta, self.min_epoch, self.tol = window, delta, min_epoch, tol
+        self.window, self.delta, self.min_epoch = window, delta, min_epoch
         self.adapt, self.max_weight_decay, self.pictures, self.terminal = adapt, max_weight_decay, pictures, terminal
         self.epochs: list[int] = []
         self.values: list[float] = []
@@ -157,7 +154,7 @@ class SharpnessMonitor(Callback):
             return
         search: Watched = pl_module  # type: ignore[assignment]
         decay = self._theta_decay(trainer) if self.weight_decay is None else self.weight_decay
-        found = measure_sharpness(search, batch, decay, self.pictures, self.tol)
+        found = measure_sharpness(search, batch, decay, self.pictures)
         self.epochs.append(epoch)
         self.values.append(found.value)
         self.genotypes.append(search.space.format(search.genotype()))
@@ -204,9 +201,9 @@ class SharpnessMonitor(Callback):
         self._kept = [*self._kept, copy.deepcopy(now)][-(self.window // 2 + self.delta + 1) :]
 
     def _go_back(self, trainer: L.Trainer, pl_module: L.LightningModule, index: int) -> None:
-        """Restore the search at an evaluation, and the Trainer's count of epochs."""
-        epoch = self.epochs[index]
-        (then,) = [kept for kept in self._kept if kept["epoch"] == epoch]
+        """Restore the search at an evaluation, or the first that is kept, and the Trainer's count of epochs."""
+        then = next((kept for kept in self._kept if kept["epoch"] >= self.epochs[index]), self._kept[-1])
+        epoch = then["epoch"]
         pl_module.load_state_dict(then["module"])
         for optimizer, state in zip(trainer.optimizers, copy.deepcopy(then["optimizers"]), strict=True):
             optimizer.load_state_dict(state)
@@ -216,8 +213,9 @@ class SharpnessMonitor(Callback):
         progress.ready = progress.started = epoch + 1
         progress.processed = progress.completed = epoch
         self._kept = [kept for kept in self._kept if kept["epoch"] <= epoch]
+        count = self.epochs.index(epoch) + 1
         for history in (self.epochs, self.values, self.genotypes):
-            del history[index + 1 :]
+            del history[count:]
 
     def _say(self, trainer: L.Trainer, text: str) -> None:
         if self.terminal and trainer.is_global_zero:

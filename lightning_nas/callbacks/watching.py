@@ -38,9 +38,7 @@ def is_last_batch(trainer: L.Trainer, batch_idx: int) -> bool:
     return bool(trainer.is_last_batch) or batch_idx + 1 == trainer.num_training_batches
 
 
-def measure_sharpness(
-    search: Watched, batch: Any, weight_decay: float = 0.0, pictures: int | None = None, tol: float = 2e-3
-) -> Dominant:
+def measure_sharpness(search: Watched, batch: Any, weight_decay: float = 0.0, pictures: int | None = None) -> Dominant:
     """The dominant eigenvalue of the upper loss on the architecture part of a batch, without a trace in the search.
 
     Generators go on as if nothing had been drawn, and statistics of normalisation are those of copies. With several
@@ -51,7 +49,6 @@ def measure_sharpness(
         batch: A training batch: ``{"w": (x, y), "theta": (x, y)}``, or ``(x, y)``.
         weight_decay: Weight decay of the architecture parameters.
         pictures: Only that many pictures of the batch; ``None`` for all.
-        tol: Relative accuracy.
 
     Raises:
         ValueError: If the loss does not depend on the architecture parameters.
@@ -70,9 +67,7 @@ def measure_sharpness(
 
     try:
         with torch.random.fork_rng(devices):
-            return dominant_eigenvalue(
-                loss, search.arch_parameters(), weight_decay=weight_decay, tol=tol, average=average
-            )
+            return dominant_eigenvalue(loss, search.arch_parameters(), weight_decay=weight_decay, average=average)
     finally:
         search.relaxation.set_extra_state(draws)
 

@@ -178,7 +178,7 @@ def test_a_resume_within_a_window_goes_on_exactly(tmp_path: Path) -> None:
 
 def run(*callbacks: L.Callback, epochs: int = 1, **more: Any) -> tuple[Any, dict[str, Any]]:
     torch.manual_seed(0)
-    search = DifferentiableSearch("nasbench201", channels=4, cells=1, **more)
+    search = DifferentiableSearch(**({"space": "nasbench201", "channels": 4, "cells": 1} | more))
     before = {name: value.clone() for name, value in search.supernet.named_parameters()}
     quiet_trainer(max_epochs=epochs, limit_val_batches=0, callbacks=[*callbacks]).fit(search, ResumablePairs(2))
     state = dict(search.state_dict()) | {"rng": torch.get_rng_state()}
@@ -186,7 +186,11 @@ def run(*callbacks: L.Callback, epochs: int = 1, **more: Any) -> tuple[Any, dict
     return search, state
 
 
-@pytest.mark.parametrize("more", [{}, {"relaxation": HardGumbel}], ids=["softmax", "path"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"relaxation": HardGumbel}, {"space": "s4", "channels": 2, "cells": 3}],
+    ids=["softmax", "path", "noise"],
+)
 def test_a_search_takes_no_notice_until_something_is_frozen(more: dict[str, Any]) -> None:
     (_, with_it), (_, without) = run(OLES(threshold=-1.0, window=1), **more), run(**more)
     moved_with, moved_without = with_it.pop("moved"), without.pop("moved")
