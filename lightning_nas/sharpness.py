@@ -44,8 +44,8 @@ def lanczos(
     eigenvalue of a tridiagonal :math:`k \times k` matrix is the best approximation, from below, in the Krylov space of
     the start. With `r` the norm of its residual and `d` its distance to the other approximations, its error is about
     :math:`\min(r, r^2 / d)`; two such estimates in a row below `tol` times the value end it. The estimate is too small
-    while an eigenvalue close to the largest one has not shown itself, hence the small default: of 3,000 matrices of size
-    224 with random eigenvalues one was off by more than 1 %, at 14 products on average.
+    while an eigenvalue close to the largest one has not shown itself, hence the small default: of 3,000 matrices of
+    size 224 with random eigenvalues one was off by more than 1 %, at 14 products on average.
 
     Args:
         product: ``(n,)`` -> ``(n,)``, in double precision on the CPU.

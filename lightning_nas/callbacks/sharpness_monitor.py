@@ -73,9 +73,9 @@ class SharpnessMonitor(Callback):
       than the first one did.
 
     An evaluation costs about ten to fifteen products of the Hessian with a vector, each some five first-order
-    architecture gradients, and some five times the memory of one: lower `pictures` if that is too much. For `adapt` the
-    states of the last ``window // 2 + delta + 1`` evaluations are kept in memory and in the checkpoints, each the size
-    of the search and its optimisers.
+    architecture gradients, and two to three times the memory of a step: lower `pictures` if that is too much. For
+    `adapt` the states of the last ``window // 2 + delta + 1`` evaluations are kept in memory and in the checkpoints,
+    each the size of the search and its optimisers.
 
     Reference: Zela, Elsken, Saikia, Marrakchi, Brox and Hutter, "Understanding and Robustifying Differentiable
     Architecture Search", ICLR 2020.

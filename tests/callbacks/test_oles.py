@@ -74,7 +74,10 @@ def test_chains_have_operations_too(name: str) -> None:
 
 
 class Lines(nn.Module):
-    """The loss is the sum of all operations' weights times the numbers that a picture has for them."""
+    """The loss is the sum of all operations' weights times the numbers that a picture has for them.
+
+    An operation for which it has zeros is not executed.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,20 +85,24 @@ class Lines(nn.Module):
         self.other = nn.Parameter(torch.ones(1))
 
     def forward(self, x: Tensor, sample: Sample) -> Tensor:
-        numbers = x.mean(0)  # (3, 2, 1)
-        weights = torch.stack([op[0] for op in self.ops])  # type: ignore[index]
-        return (weights * numbers[:, :, 0]).sum() + self.other.sum() + 0 * sample.weights["cell"].sum()
+        numbers = x.mean(0)[:, :, 0]  # (3, 2)
+        executed = [(op[0] * row).sum() for op, row in zip(self.ops, numbers, strict=True) if bool(row.any())]  # type: ignore[index]
+        return torch.stack(executed).sum() + self.other.sum() + 0 * sample.weights["cell"].sum()
 
 
 class Directions(ResumablePairs):
-    """Training gradients are (1, 0) for every operation; each validation gradient has a given cosine with it."""
+    """Training gradients are (1, 0) for every operation; each validation gradient has a given cosine with it.
+
+    With a cosine above one there is none.
+    """
 
     def __init__(self, turns: Sequence[Sequence[float]]) -> None:
         super().__init__(len(turns))
         self.pairs = []
         for turn in turns:
-            cosine = torch.tensor(turn)
+            cosine = torch.tensor(turn).clamp(max=1.0)
             upper = torch.stack([cosine, (1 - cosine.square()).sqrt()], dim=1)[None, :, :, None]
+            upper = upper * (torch.tensor(turn) <= 1.0)[None, :, None, None]
             lower = torch.tensor([1.0, 0.0]).expand(1, 3, 2)[..., None]
             y = torch.zeros(1, dtype=torch.long)
             self.pairs.append({"w": (lower.contiguous(), y), "theta": (3 * upper, y)})
@@ -143,6 +150,12 @@ def test_the_mean_of_a_window_counts_and_windows_do_not_overlap() -> None:
     turns = [[0.9, 0.0, 0.5], [0.0, 0.7, 0.5], [0.1, 1.0, 0.5], [0.8, 1.0, 0.2]]
     seen, _ = fit(OLES(threshold=0.4, window=2), turns)
     assert moved(seen) == [[True, True, True], [True, False, True], [True, False, True], [True, False, False]]
+
+
+def test_an_operation_is_judged_after_a_window_of_its_own_steps() -> None:
+    turns = [[-1.0, -1.0, 2.0], [-1.0, 2.0, 2.0], [-1.0, -1.0, 2.0], [-1.0, -1.0, -1.0]]
+    seen, _ = fit(OLES(threshold=0.4, window=2), turns)
+    assert moved(seen) == [[True, True, True], [False, True, True], [False, False, True], [False, False, True]]
 
 
 def test_other_weights_move_as_ever() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 from collections.abc import Callable
@@ -18,8 +19,9 @@ from planted import ResumablePairs
 from torch import Tensor, nn
 from toys import HardGumbel, UniformPath, one_line, quiet_trainer
 
+from lightning_nas import methods
 from lightning_nas.arch import Sample
-from lightning_nas.callbacks import CollapseRules, SearchDoctor, SharpnessMonitor
+from lightning_nas.callbacks import CollapseRules, SearchDoctor, SharpnessMonitor, epochs_needed
 from lightning_nas.callbacks.diagnosis import (
     COLLAPSING,
     HEALTHY,
@@ -408,3 +410,28 @@ def test_bad_arguments(make: Callable[[], object], words: list[str]) -> None:
     with pytest.raises(ValueError) as error:
         make()
     one_line(error.value, *words)
+
+
+# --- every method
+
+
+PRESETS = [
+    name
+    for name, value in vars(methods).items()
+    if inspect.isclass(value) and issubclass(value, DifferentiableSearch) and value is not DifferentiableSearch
+]
+MORE: dict[str, dict[str, Any]] = {"ENAS": {"draws": 2}, "RandomSearchWS": {"samples": 2}, "SPOS": {"samples": 2}}
+MORE |= {"FewShotNAS": {"samples": 2, "split_epoch": 1}, "DARTSPT": {"start_epoch": 1, "every_n_epochs": 1}}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_it_examines_every_method(name: str) -> None:
+    search = getattr(methods, name)("small_sep", channels=4, cells=3, **MORE.get(name, {}))
+    doctor = SearchDoctor(min_epoch=0, sharpness_every=1, pictures=4)
+    epochs = epochs_needed(search.space, 1, 1) if name == "DARTSPT" else 2
+    trainer = quiet_trainer(max_epochs=epochs, limit_val_batches=1, callbacks=[doctor])
+    trainer.fit(search, ResumablePairs(1))
+    report = doctor.report()
+    json.dumps(report, allow_nan=False)
+    assert report["epochs"] == ([] if "nothing to judge" in doctor.verdict else list(range(epochs)))
+    assert doctor.verdict == "healthy" or " " in doctor.verdict
