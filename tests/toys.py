@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -12,9 +13,22 @@ from torch.utils.data import DataLoader
 
 from lightning_nas.arch import Decisions
 from lightning_nas.hypergradients import FiniteDifference, Unrolled, virtual_weights
-from lightning_nas.relaxations import Gumbel, UniformPath
+from lightning_nas.relaxations import (
+    BinaryGates,
+    Controller,
+    Dirichlet,
+    Gumbel,
+    Proximal,
+    Relaxation,
+    ScorePath,
+    Sigmoid,
+    Simplex,
+    Softmax,
+    UniformPath,
+)
 
 __all__ = [
+    "RELAXATIONS",
     "AtBatch",
     "FiniteDifference",
     "HardGumbel",
@@ -25,6 +39,25 @@ __all__ = [
     "quiet_trainer",
     "virtual_weights",
 ]
+
+
+RELAXATIONS: dict[str, Callable[..., Relaxation]] = {
+    "Softmax": Softmax,
+    "Sigmoid": Sigmoid,
+    "Gumbel, soft": partial(Gumbel, tau=0.7),
+    "Gumbel, hard": partial(Gumbel, tau=0.7, hard=True),
+    "ScorePath": ScorePath,
+    "Dirichlet": Dirichlet,
+    "Proximal": Proximal,
+    "BinaryGates, one path": partial(BinaryGates, paths=1),
+    "BinaryGates, two paths": partial(BinaryGates, paths=2),
+    "BinaryGates, all paths": partial(BinaryGates, paths=None),
+    "UniformPath": UniformPath,
+    "UniformPath, inputs": partial(UniformPath, inputs=True, reject=True),
+    "Simplex": Simplex,
+    "Controller": partial(Controller, size=8),
+}
+"""Every relaxation in all its forms, for the suites that hold all of them to something."""
 
 
 class HardGumbel(Gumbel):

@@ -16,7 +16,7 @@ from lightning_nas.relaxations import Relaxation
 from lightning_nas.spaces import Space
 from lightning_nas.training import planned_epochs
 
-__all__ = ["Annealing", "AuxiliarySkipAnnealing", "EpochSchedule", "PenaltyAnnealing", "Search"]
+__all__ = ["Annealing", "AuxiliarySkipAnnealing", "EpochSchedule", "NumberSchedule", "PenaltyAnnealing", "Search"]
 
 
 class Search(Protocol):
@@ -81,7 +81,35 @@ class EpochSchedule(Callback):
             self.at_epoch(trainer, search, trainer.current_epoch, self._epochs)
 
 
-class Annealing(EpochSchedule):
+class NumberSchedule(EpochSchedule):
+    """Hands a number to the search that depends on the epoch and on how many there are.
+
+    Attributes:
+        epochs: Length of the schedule; ``None`` for the whole fit.
+    """
+
+    epochs: int | None
+
+    @abstractmethod
+    def value(self, epoch: int, epochs: int) -> float:
+        """The number in an epoch of a schedule of so many epochs."""
+
+    @abstractmethod
+    def set(self, search: Search, value: float) -> None:
+        """Hand the number to the search."""
+
+    def at_epoch(self, trainer: L.Trainer, search: Search, epoch: int, epochs: int | None) -> None:
+        """Set the number of this epoch."""
+        epochs = self.epochs or epochs
+        if epochs is None:
+            raise ValueError(
+                f"{type(self).__name__} does not know how many epochs there are; set the Trainer's max_epochs, or pass"
+                " epochs="
+            )
+        self.set(search, self.value(epoch, epochs))
+
+
+class Annealing(NumberSchedule):
     """Moves a number from `start` to `end`.
 
     In epoch ``e`` of ``E`` the number is at the fraction ``e / E`` of the way, or at ``e / (E - 1)`` with `inclusive`,
@@ -122,20 +150,6 @@ class Annealing(EpochSchedule):
         if self.kind == "exponential":
             return float(self.start ** (1 - way) * self.end**way)
         return (1 - way) * self.start + way * self.end
-
-    @abstractmethod
-    def set(self, search: Search, value: float) -> None:
-        """Hand the number to the search."""
-
-    def at_epoch(self, trainer: L.Trainer, search: Search, epoch: int, epochs: int | None) -> None:
-        """Set the number of this epoch."""
-        epochs = self.epochs or epochs
-        if epochs is None:
-            raise ValueError(
-                f"{type(self).__name__} does not know how many epochs there are; set the Trainer's max_epochs, or pass"
-                " epochs="
-            )
-        self.set(search, self.value(epoch, epochs))
 
 
 class PenaltyAnnealing(Annealing):

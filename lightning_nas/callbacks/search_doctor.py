@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -24,6 +23,7 @@ from lightning_nas.callbacks.diagnosis import (
 from lightning_nas.callbacks.terminal import print_above_bar
 from lightning_nas.callbacks.watching import Watched, fix_earlier, is_last_batch, measure_sharpness
 from lightning_nas.reports.doctor import plot_health
+from lightning_nas.reports.files import run_folder
 
 __all__ = ["SearchDoctor"]
 
@@ -212,8 +212,10 @@ class SearchDoctor(Callback):
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw the figures over the epochs into the folder of the run, if it has one."""
-        folder = _run_folder(trainer)
-        if folder is None or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        if trainer.logger is None or trainer.logger.save_dir is None or getattr(trainer, "fast_dev_run", False):
+            return
+        folder = run_folder(trainer)  # in every process: Lightning lets them agree
+        if not trainer.is_global_zero:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -230,14 +232,3 @@ class SearchDoctor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with it."""
         self._state = dict(state_dict)
-
-
-def _run_folder(trainer: L.Trainer) -> Path | None:
-    """Where a run leaves its files: the folder of its logger; none without a logger."""
-    logger = trainer.logger
-    if logger is None:
-        return None
-    folder = getattr(logger, "log_dir", None)
-    if folder is None and logger.save_dir is not None:
-        folder = Path(logger.save_dir, str(logger.name), str(logger.version))
-    return None if folder is None else Path(folder)

@@ -7,13 +7,13 @@ from typing import Any
 
 import lightning as L
 
-from lightning_nas.callbacks.schedule import EpochSchedule, Search
+from lightning_nas.callbacks.schedule import NumberSchedule, Search
 from lightning_nas.supernet import MixedCell
 
 __all__ = ["SkipDropout"]
 
 
-class SkipDropout(EpochSchedule):
+class SkipDropout(NumberSchedule):
     r"""Drops elements of what skips pass on, so that the search does not settle on them while operations are untrained.
 
     With the rate :math:`p_0` at the start, `n` epochs of warm-up and `E` epochs, epoch `e` has
@@ -58,13 +58,10 @@ class SkipDropout(EpochSchedule):
         if not _cells(pl_module):
             raise ValueError("SkipDropout needs a supernet of mixed cells; this one has none: leave the callback out")
 
-    def at_epoch(self, trainer: L.Trainer, search: Search, epoch: int, epochs: int | None) -> None:
+    def set(self, search: Search, value: float) -> None:
         """Set the rate of all cells."""
-        epochs = self.epochs or epochs
-        if epochs is None:
-            raise ValueError("SkipDropout does not know how many epochs there are; set max_epochs, or pass epochs=")
         for cell in _cells(search):
-            cell.skip_dropout = self.value(epoch, epochs)
+            cell.skip_dropout = value
 
 
 def _cells(search: Any) -> list[MixedCell]:

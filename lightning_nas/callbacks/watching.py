@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_nas.arch import Sample
 from lightning_nas.callbacks.schedule import Search
 from lightning_nas.selection import fix_support
 from lightning_nas.sharpness import Dominant, dominant_eigenvalue
@@ -38,7 +39,9 @@ def is_last_batch(trainer: L.Trainer, batch_idx: int) -> bool:
     return bool(trainer.is_last_batch) or batch_idx + 1 == trainer.num_training_batches
 
 
-def measure_sharpness(search: Watched, batch: Any, weight_decay: float = 0.0, pictures: int | None = None) -> Dominant:
+def measure_sharpness(
+    search: Watched, batch: Any, weight_decay: float = 0.0, pictures: int | None = None, expected: bool = False
+) -> Dominant:
     """The dominant eigenvalue of the upper loss on the architecture part of a batch, without a trace in the search.
 
     Generators go on as if nothing had been drawn, and statistics of normalisation are those of copies. With several
@@ -49,6 +52,8 @@ def measure_sharpness(search: Watched, batch: Any, weight_decay: float = 0.0, pi
         batch: A training batch: ``{"w": (x, y), "theta": (x, y)}``, or ``(x, y)``.
         weight_decay: Weight decay of the architecture parameters.
         pictures: Only that many pictures of the batch; ``None`` for all.
+        expected: Whether the loss is that of the expected weights, so that methods that draw and methods that do not
+            can be compared; else that of a draw.
 
     Raises:
         ValueError: If the loss does not depend on the architecture parameters.
@@ -60,7 +65,9 @@ def measure_sharpness(search: Watched, batch: Any, weight_decay: float = 0.0, pi
 
     def loss() -> Tensor:
         buffers = {name: buffer.clone() for name, buffer in search.supernet.named_buffers()}
-        return search.loss(functional_call(search.supernet, buffers, (x, search.relaxation())), y)
+        relaxation = search.relaxation
+        sample = Sample(relaxation.expected(), relaxation.support.active()) if expected else relaxation()
+        return search.loss(functional_call(search.supernet, buffers, (x, sample)), y)
 
     def average(vector: Tensor) -> Tensor:
         return search.agreed(vector.to(search.arch_parameters()[0])).to("cpu", torch.double)

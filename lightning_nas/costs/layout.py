@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -99,7 +100,7 @@ def network_size(
     cells = getattr(space, "default_cells", None) if cells is None else cells
     if cells is None:
         raise ValueError(f"{space.name!r} says no number of cells; give cells")
-    own: StemName = space.default_stem if isinstance(space, ChainSpace) else "cifar"
+    own: StemName = getattr(space, "default_stem", "cifar")
     return NetworkSize(channels, cells, num_classes, in_channels, own if stem is None else stem)
 
 
@@ -140,14 +141,14 @@ def lay_out(space: Space, size: NetworkSize, image_size: int | None = None) -> L
     return Layout(tuple(candidates), skeleton, build, operation)
 
 
-class _Probe(nn.Module):
+class _Probe(nn.Module, ABC):
     """Stands in the place of a cell or block: does what is fixed there, and gives zeros in the shape of the output."""
 
     input_size: tuple[int, int]
 
+    @abstractmethod
     def candidates(self) -> Iterator[Candidate]:
         """The choices at this place, after a forward pass."""
-        raise NotImplementedError
 
 
 class _CellProbe(_Probe):

@@ -57,6 +57,8 @@ class FewShotNAS(DifferentiableSearch):
             relaxation=UniformPath,
             hypergradient=None,
             supernet=FewShotSupernet(one_shot, space.decisions, space.relaxed[0], edge),
+            channels=channels,
+            cells=cells,
             num_classes=num_classes,
             in_channels=in_channels,
             w=w,

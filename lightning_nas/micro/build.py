@@ -12,9 +12,10 @@ from rich.progress import track
 
 from lightning_nas.arch import Genotype
 from lightning_nas.flops import count_parameters
-from lightning_nas.micro.runs import QUIET_TRAINER, append, quiet, read
+from lightning_nas.micro.runs import append, read
 from lightning_nas.micro.setting import MicroSetting
 from lightning_nas.micro.table import write_table
+from lightning_nas.quiet import QUIET_TRAINER, quiet
 
 __all__ = ["build_micro", "train_cell"]
 
@@ -84,9 +85,8 @@ def build_micro(
     log = path.with_suffix(".jsonl")
     own = asdict(setting)
     done = {(record["cell"], record["seed"]) for record in read(log, own)}
-    found = list(dict.fromkeys(network_space.canonical(cell) for cell in network_space.cells()))
     # seed by seed, so that a run cut short has all cells with fewer seeds
-    todo = [(cell, seed) for seed in range(seeds) for cell in found]
+    todo = [(cell, seed) for seed in range(seeds) for cell in network_space.distinct()]
     todo = [(cell, seed) for cell, seed in todo if (network_space.format(cell), seed) not in done]
     with quiet():
         for cell, seed in track(todo, description=f"training {len(todo)} networks of {space}"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from scipy.stats import kendalltau, spearmanr
 from lightning_nas.arch import Genotype
 from lightning_nas.micro.runs import read
 from lightning_nas.micro.table import MicroTable
+from lightning_nas.reports import write_json, write_whole
 
 __all__ = ["random_search", "report_study", "summarise"]
 
@@ -41,6 +41,7 @@ def summarise(runs: Sequence[Record], table: MicroTable) -> Record:
         "lambda_max": [_last(run, "lambda_max") for run in runs],
         "gap": [100 * (run["supernet_acc"] - run["vertex_acc"]) for run in runs],
         "tau": [_tau(run["cells"], table) for run in runs],
+        "tau in parts": [_tau_in_parts(run["cells"], table) for run in runs],
         "seconds": [run["seconds"] for run in runs],
     }
     out: Record = {name: _mean(values) for name, values in figures.items()}
@@ -124,7 +125,7 @@ def report_study(log: Path, setting: Mapping[str, Any], source: str, folder: Pat
     rows = {name: summarise(records, table) for name, records in runs.items()}
     rows["random search, trained alone"] = random_search(table, 5)
     correlations = {name: [edge_correlations(run, table) for run in records] for name, records in runs.items()}
-    columns = ("accuracy", "regret", "rank", "skips", "lambda_max", "gap", "tau", "seconds")
+    columns = ("accuracy", "regret", "rank", "skips", "lambda_max", "gap", "tau", "tau in parts", "seconds")
     lines = [
         f"Ruler {table.setting.space}: {len(table.test)} cells, spread {table.spread:.1f} points, deviation over seeds"
         f" {table.deviation:.2f}. Mean ± standard deviation over the runs.",
@@ -138,10 +139,10 @@ def report_study(log: Path, setting: Mapping[str, Any], source: str, folder: Pat
     for name, found in correlations.items():
         parts = [_cell(_mean([f[key] for f in found if key in f])) for key in ("alpha", "drop")]
         lines.append(f"| {name} | {parts[0]} | {parts[1]} |")
-    (folder / "study.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    data = {"table": rows, "correlations": correlations, "setting": dict(setting)}
-    (folder / "study.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
-    _picture(runs, table).savefig(folder / "study.png", dpi=150, bbox_inches="tight")
+    write_whole(folder / "study.md", lambda new: new.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    write_json(folder / "study.json", {"table": rows, "correlations": correlations, "setting": setting})
+    picture = _picture(runs, table)
+    write_whole(folder / "study.png", lambda new: picture.savefig(new, dpi=150, bbox_inches="tight"))
     print("\n".join(lines))
     for name in ("study.md", "study.json", "study.png", log.name):
         print(folder / name)
@@ -176,6 +177,18 @@ def _tau(cells: Mapping[str, float], table: MicroTable) -> float:
     """Kendall's tau of the supernet's accuracies of all cells with the truth."""
     space = table.setting.network_space
     return float(kendalltau(list(cells.values()), [table.accuracy(space.parse(cell)) for cell in cells]).statistic)
+
+
+def _tau_in_parts(cells: Mapping[str, float], table: MicroTable) -> float:
+    """The mean of Kendall's tau over the cells of each part of a few-shot supernet, here for any supernet.
+
+    A part has the cells with one operation on the first edge, which is the edge that few-shot NAS splits.
+    """
+    space = table.setting.network_space
+    parts: dict[int | None, dict[str, float]] = {}
+    for cell, value in cells.items():
+        parts.setdefault(space.kept_rows(space.parse(cell), space.relaxed[0]).get(0), {})[cell] = value
+    return float(np.nanmean([_tau(part, table) for part in parts.values()]))
 
 
 def _correlation(one: Mapping[Any, float], other: Mapping[Any, float]) -> float:

@@ -1,29 +1,13 @@
-"""Many small runs: kept line by line in a file that survives a kill, and quiet."""
+"""Many small runs, kept line by line in a file that survives a kill."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
-__all__ = ["append", "quiet", "read"]
-
-QUIET_TRAINER: dict[str, Any] = {
-    "accelerator": "cpu",
-    "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
-"""Options of a Trainer that leaves and prints nothing."""
+__all__ = ["append", "read"]
 
 
 def read(log: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
@@ -51,19 +35,3 @@ def append(log: Path, record: dict[str, Any]) -> None:
         file.write(("\n" if torn else "") + json.dumps(record) + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No word of Lightning about each of many small fits, and torch's generator as it was at the end."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings(), torch.random.fork_rng():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

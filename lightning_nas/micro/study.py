@@ -12,15 +12,17 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from rich.progress import track
 
-from lightning_nas.arch import Sample
 from lightning_nas.callbacks import GenotypeLogger
+from lightning_nas.callbacks.validation import logits_of
+from lightning_nas.callbacks.watching import Watched, measure_sharpness
 from lightning_nas.data import BilevelDataModule
 from lightning_nas.methods import DifferentiableSearch
 from lightning_nas.micro.contestants import CONTESTANTS, Schedule
 from lightning_nas.micro.report import report_study
-from lightning_nas.micro.runs import QUIET_TRAINER, append, quiet, read
+from lightning_nas.micro.runs import append, read
 from lightning_nas.micro.setting import MicroSetting
-from lightning_nas.sharpness import dominant_eigenvalue
+from lightning_nas.quiet import QUIET_TRAINER, quiet
+from lightning_nas.spaces import SmallSpace
 
 __all__ = ["Recorder", "run_contestant", "run_study"]
 
@@ -45,23 +47,12 @@ class Recorder(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Record the epoch."""
-        search: DifferentiableSearch = pl_module  # type: ignore[assignment]
+        search: Watched = pl_module  # type: ignore[assignment]
         record: dict[str, Any] = {"epoch": trainer.current_epoch, "genotype": search.space.format(search.genotype())}
         record["mean"] = {group: rows.tolist() for group, rows in search.relaxation.mean().items()}
         if trainer.current_epoch % self.every == 0 and search.relaxation.theta:
-            record["lambda_max"] = self._eigenvalue(search)
+            record["lambda_max"] = measure_sharpness(search, self._batch, expected=True).value
         self.epochs.append(record)
-
-    def _eigenvalue(self, search: DifferentiableSearch) -> float:
-        """Of the Hessian of the validation loss in the mean mixture's logits, on one batch."""
-        x, y = self._batch["theta"]
-        relaxation = search.relaxation
-
-        def loss() -> torch.Tensor:
-            sample = Sample(relaxation.expected(), relaxation.support.active())
-            return search.loss(search.supernet(x, sample), y)
-
-        return dominant_eigenvalue(loss, relaxation.arch_parameters()).value
 
 
 def run_contestant(name: str, setting: MicroSetting, data_path: str, seed: int, epochs: int) -> dict[str, Any]:
@@ -101,20 +92,22 @@ def run_contestant(name: str, setting: MicroSetting, data_path: str, seed: int, 
 
 @torch.no_grad()
 def _judged(search: DifferentiableSearch, data: BilevelDataModule) -> dict[str, Any]:
-    """Validation accuracies of the supernet: under the mean weights, at its genotype, and at every cell."""
+    """Validation accuracies of the supernet: under the mean weights, at its genotype, and at every cell.
+
+    All with the statistics of each batch, which a supernet always uses.
+    """
     search.eval()
-    space, supernet = search.space, search.supernet
-    cells = list(dict.fromkeys(space.canonical(cell) for cell in space.cells()))  # type: ignore[attr-defined]
-    own = space.canonical(search.genotype())
-    found: dict[str, float] = dict.fromkeys(map(space.format, cells), 0.0)
-    mixed, count = 0.0, 0
+    space: SmallSpace = search.space  # type: ignore[assignment]
+    cells = space.distinct()
+    vertices = [space.vertex(cell) for cell in cells]
+    mixed, right, count = 0.0, torch.zeros(len(cells), dtype=torch.float64), 0
     for x, y in data.val_dataloader():
         mixed += float((search(x).argmax(-1) == y).sum())
-        for cell in cells:
-            found[space.format(cell)] += float((supernet(x, space.vertex(cell)).argmax(-1) == y).sum())
+        right += (logits_of(search.supernet, x, vertices).argmax(-1) == y).sum(-1)
         count += len(y)
-    found = {cell: value / count for cell, value in found.items()}
-    return {"supernet_acc": mixed / count, "vertex_acc": found[space.format(own)], "cells": found}
+    found = dict(zip(map(space.format, cells), (right / count).tolist(), strict=True))
+    own = space.format(space.canonical(search.genotype()))
+    return {"supernet_acc": mixed / count, "vertex_acc": found[own], "cells": found}
 
 
 def run_study(

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from lightning_nas.arch import Genotype
 from lightning_nas.micro.setting import MicroSetting
+from lightning_nas.reports import write_whole
 
 __all__ = ["MicroTable", "write_table"]
 
@@ -40,7 +42,7 @@ def write_table(path: Path, setting: MicroSetting, records: Iterable[Mapping[str
         values = [run[part] for part in ("val", "test") for run in runs[:seeds]]
         seconds = sum(run["seconds"] for run in runs[:seeds]) / max(seeds, 1)
         writer.writerow([cell, runs[0]["parameters"], round(seconds, 1), *values])
-    path.write_text(text.getvalue(), encoding="utf-8")
+    write_whole(path, lambda new: new.write_text(text.getvalue(), encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,20 @@ class MicroTable:
             raise ValueError(f"{name} is no table of a micro-benchmark ({error}); make one by `build_micro`") from None
         return cls(setting, values["val"], values["test"], parameters, seconds)
 
+    @cached_property
+    def _means(self) -> dict[Genotype, float]:
+        """Every genotype, in each of its forms -> mean test accuracy over the seeds."""
+        space = self.setting.network_space
+        forms = [(cell, space.canonical(cell)) for cell in space.cells()]
+        return {cell: float(np.mean(self.test[known])) for cell, known in forms if known in self.test}
+
     def accuracy(self, genotype: Genotype) -> float:
         """Mean test accuracy over the seeds, in percent."""
-        return float(np.mean(self.test[self.setting.network_space.canonical(genotype)]))
+        return self._means[self.setting.network_space.check(genotype)]
 
     def regret(self, genotype: Genotype) -> float:
         """How many points the best cell is above this one."""
-        return max(map(self.accuracy, self.test)) - self.accuracy(genotype)
+        return max(self._means.values()) - self.accuracy(genotype)
 
     def rank(self, genotype: Genotype) -> int:
         """The place of a cell by mean test accuracy; 1 is the best."""
@@ -122,8 +131,7 @@ class MicroTable:
     @property
     def spread(self) -> float:
         """Points between the best and the worst cell, by mean test accuracy."""
-        means = [self.accuracy(cell) for cell in self.test]
-        return max(means) - min(means)
+        return max(self._means.values()) - min(self._means.values())
 
     @property
     def deviation(self) -> float:

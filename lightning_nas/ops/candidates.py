@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_nas.ops.blocks import FactorizedReduce, ReLUConvBN, batch_norm
+from lightning_nas.ops.blocks import Conv, FactorizedReduce, ReLUConvBN, batch_norm
 
 __all__ = ["OPS", "ConvBNReLU", "Noise", "OpSpec", "Zero", "make_op"]
 
@@ -81,7 +81,7 @@ class ConvBNReLU(nn.Sequential):
         track_stats: bool = True,
     ) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+            Conv(in_channels, out_channels, kernel, stride),
             batch_norm(out_channels, affine, track_stats),
             nn.ReLU(),
         )

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
+from lightning_nas.ops.blocks import Conv
 from lightning_nas.ops.candidates import Zero
 
 __all__ = [
     "FBNET_OPS",
     "PROXYLESS_OPS",
     "BlockSpec",
-    "ChannelShuffle",
     "ConvNormAct",
     "MBConv",
     "Norm",
@@ -98,31 +98,10 @@ class ConvNormAct(nn.Sequential):
         act: Activation | None = None,
     ) -> None:
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+            Conv(in_channels, out_channels, kernel, stride, groups),
             norm(out_channels),
             *([] if act is None else [act()]),
         )
-
-
-class ChannelShuffle(nn.Module):
-    """Interleave groups of channels: channel `k` of group `g` of `G` moves to place ``k * G + g``.
-
-    From Zhang, Zhou, Lin and Sun, "ShuffleNet", CVPR 2018.
-
-    Example:
-        >>> import torch
-        >>> ChannelShuffle(2)(torch.arange(6.0).view(1, 6, 1, 1)).flatten().tolist()
-        [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]
-    """
-
-    def __init__(self, groups: int) -> None:
-        super().__init__()
-        self.groups = groups
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, H, W)`` -> the same, with channels in another order."""
-        n, c, h, w = x.shape
-        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
 class MBConv(nn.Sequential):
@@ -136,7 +115,8 @@ class MBConv(nn.Sequential):
         kernel: Size of the depthwise convolution.
         expand: Expansion of the channels.
         act: The activation.
-        groups: Groups of the 1x1 convolutions; with more than one, channels are shuffled after the first.
+        groups: Groups of the 1x1 convolutions; with more than one, channels are shuffled after the first (Zhang et al.,
+            "ShuffleNet", CVPR 2018).
         always_expand: Whether there is a first 1x1 convolution when `expand` is 1 too (FBNet).
 
     Raises:
@@ -166,7 +146,7 @@ class MBConv(nn.Sequential):
         if expand > 1 or always_expand:
             parts.append(ConvNormAct(c_in, middle, groups=groups, norm=norm, act=act))
         if groups > 1:
-            parts.append(ChannelShuffle(groups))
+            parts.append(nn.ChannelShuffle(groups))
         parts.append(ConvNormAct(middle, middle, kernel, spec.stride, middle, norm, act))
         parts.append(ConvNormAct(middle, c_out, groups=groups, norm=norm))
         super().__init__(*parts)

@@ -87,6 +87,8 @@ class Controller(Relaxation):
         self.names = {group: self._names(group) for group in self.groups}
         kinds = list(dict.fromkeys(self.names.values()))
         self.kind = {group: kinds.index(names) for group, names in self.names.items()}
+        choices = [(self.names[group], self.support.decisions[group][row].choices) for group, row in self.steps]
+        self.columns = [[names.index(choice) for choice in own] for names, own in choices]
         self.start = nn.Parameter(torch.empty(size))
         with torch.random.fork_rng(devices=[]):  # their own start, which is not used, draws from the global generator
             self.cells = nn.ModuleList(nn.LSTMCell(size, size) for _ in range(layers))
@@ -134,10 +136,9 @@ class Controller(Relaxation):
         read: Tensor = self.start.unsqueeze(0)
         states: list[tuple[Tensor, Tensor] | None] = [None] * len(self.cells)
         with torch.autocast(self.start.device.type, enabled=False):
-            for step, moved in zip(self.steps, noise, strict=True):
+            for step, columns, moved in zip(self.steps, self.columns, noise, strict=True):
                 group, row = step
                 decision, is_open = self.support.decisions[group][row], self.support.mask(group)[row : row + 1]
-                columns = [self.names[group].index(name) for name in decision.choices]
                 for layer, cell in enumerate(self.cells):
                     read, memory = cell(read, states[layer])
                     states[layer] = (read, memory)

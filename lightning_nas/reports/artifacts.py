@@ -14,7 +14,7 @@ from lightning_nas.reports.cells import save_drawing
 from lightning_nas.reports.files import write_whole
 from lightning_nas.spaces import Space
 
-__all__ = ["list_artifacts", "require_writable", "write_genotype", "write_summary"]
+__all__ = ["list_artifacts", "require_writable", "write_genotype", "write_json", "write_summary"]
 
 
 def require_writable(folder: Path) -> Path:
@@ -45,10 +45,15 @@ def write_genotype(space: Space, genotype: Genotype, folder: Path) -> list[Path]
 
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> Path:
-    """Write ``summary.json`` to a folder; a number that JSON does not have (NaN, infinity) becomes null."""
+    """Write ``summary.json`` to a folder, see `write_json`."""
     require_writable(folder)
-    text = json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n"
-    return write_whole(folder / "summary.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return write_json(folder / "summary.json", summary)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> Path:
+    """Write a file of JSON; a number that JSON does not have (NaN, infinity) becomes null."""
+    text = json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+    return write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def list_artifacts(folder: Path) -> str:

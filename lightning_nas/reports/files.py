@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Where files go, and that they are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["write_whole"]
+import lightning as L
+
+__all__ = ["run_folder", "write_whole"]
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
@@ -28,3 +30,16 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def run_folder(trainer: L.Trainer) -> Path:
+    """Where a run leaves its artefacts: beside its checkpoints, which Lightning keeps by name and version.
+
+    Example:
+        >>> run_folder(L.Trainer(logger=False, default_root_dir="runs", accelerator="cpu")).name
+        'runs'
+    """
+    logger = trainer.logger
+    if logger is not None and getattr(logger, "log_dir", None) is None and logger.save_dir is not None:
+        return Path(logger.save_dir, str(logger.name), str(logger.version))
+    return Path(trainer.log_dir or trainer.default_root_dir)

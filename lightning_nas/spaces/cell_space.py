@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_nas.arch import Decision, Genotype, Sample
 from lightning_nas.ops import OPS
 from lightning_nas.spaces.base import CellGraph, CellTopology, Space
-from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, CellPlace, NetworkSize
+from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, CellPlace, NetworkSize, StemName
 
 __all__ = ["CellSpace", "OpLists", "check_pick"]
 
@@ -49,6 +49,8 @@ class CellSpace(Space):
     """The same for the derived network."""
     derived_channels: ClassVar[int]
     """Channels of the published derived network's first stage."""
+    default_stem: ClassVar[StemName] = "cifar"
+    """The stem of the published supernet."""
 
     def __init__(
         self, name: str, kinds: tuple[str, ...], topology: CellTopology, ops: OpLists, keep_inputs: int | None = None

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_nas.arch import Decision, Genotype, Sample
+from lightning_nas.arch import Decision, Genotype
 from lightning_nas.ops.mobile import BlockSpec, ConvNormAct, Norm
-from lightning_nas.spaces.base import CellGraph, Space
-from lightning_nas.spaces.cell_space import check_pick
+from lightning_nas.spaces.base import CellGraph
 from lightning_nas.spaces.chain_skeleton import BlockFactory, BlockPlace, ChainStem, Shortcut, Stage, places_of
+from lightning_nas.spaces.independent import IndependentSpace
 from lightning_nas.spaces.skeleton import CellNetwork, NetworkSize, StemName
 
 __all__ = ["ChainSpace"]
 
 
-class ChainSpace(Space):
+class ChainSpace(IndependentSpace):
     """A space of networks that are one chain of blocks, each chosen by itself.
 
     The only group is ``"blocks"``, with a decision ``"blocks/{i}"`` for each block; rows may differ in their number of
@@ -54,7 +52,7 @@ class ChainSpace(Space):
     """What batch normalisation adds to the variance."""
 
     def __init__(self, name: str, channels: int, stages: Sequence[tuple[int, int, int]], tail: int) -> None:
-        self.name, self.stages, self.tail = name, tuple(Stage(*stage) for stage in stages), tail
+        self.stages, self.tail = tuple(Stage(*stage) for stage in stages), tail
         for stage in self.stages:
             if stage.channels < 2 or stage.channels % 2 or stage.depth < 1 or stage.stride not in (1, 2):
                 raise ValueError(f"{stage}: give an even number of channels, at least one block, and stride 1 or 2")
@@ -66,7 +64,7 @@ class ChainSpace(Space):
         self.places = tuple(places_of(channels, self.stages))
         self.derived_channels, self.default_cells, self.derived_cells = channels, len(self.places), len(self.places)
         rows = tuple(Decision(f"{self.group}/{place.index}", self.choices(place)) for place in self.places)
-        self.decisions, self.relaxed = {self.group: rows}, (self.group,)
+        super().__init__(name, {self.group: rows})
 
     def choices(self, place: BlockPlace) -> tuple[str, ...]:
         """The candidates of a block; by default all."""
@@ -143,33 +141,7 @@ class ChainSpace(Space):
         for row, name in zip(self.rows, names, strict=True):
             if name not in row.choices:
                 raise ValueError(f"{row.name} of {self.name!r} has no {str(name)[:60]!r}; allowed are {row.choices}")
-        return self._from_indices([row.choices.index(name) for row, name in zip(self.rows, names, strict=True)])
-
-    def _from_indices(self, indices: Sequence[int]) -> Genotype:
-        return Genotype(self.name, {row.name: (k,) for row, k in zip(self.rows, indices, strict=True)})
-
-    def check(self, genotype: Genotype) -> Genotype:  # noqa: D102
-        if genotype.space != self.name:
-            raise ValueError(f"a genotype of space {genotype.space!r} was given to space {self.name!r}; use its own")
-        left = dict(genotype.picks)
-        for row in self.rows:
-            check_pick(row, left.pop(row.name, None), self.name)
-        if left:
-            raise ValueError(f"a genotype of {self.name!r} has no decision {sorted(left)}")
-        return genotype
-
-    def sample(self, rng: random.Random) -> Genotype:  # noqa: D102
-        return self._from_indices([rng.randrange(len(row.choices)) for row in self.rows])
-
-    def mutate(self, genotype: Genotype, rng: random.Random) -> Genotype:  # noqa: D102
-        return rng.choice(list(self.neighbors(genotype)))
-
-    def neighbors(self, genotype: Genotype) -> Iterator[Genotype]:
-        """All genotypes with another candidate in one block."""
-        picks = self.check(genotype).picks
-        for row in self.rows:
-            for k in set(range(len(row.choices))) - set(picks[row.name]):
-                yield Genotype(self.name, {**picks, row.name: (k,)})
+        return self.from_indices([row.choices.index(name) for row, name in zip(self.rows, names, strict=True)])
 
     def canonical(self, genotype: Genotype) -> Genotype:
         """The genotype whose skipped blocks come last among those that keep the shape of what they take.
@@ -183,22 +155,6 @@ class ChainSpace(Space):
                 names, skipped = names + skipped, []
             (skipped if place.keeps_shape and name == self.identity else names).append(name)
         return self.from_names(names + skipped)
-
-    def discretize(self, scores: Mapping[str, Tensor], exclude: tuple[str, ...] | None = None) -> Genotype:
-        """The candidate with the best score in each block; none of `exclude`, unless a block has no other."""
-        indices = []
-        for row, scored in zip(self.rows, scores[self.group].detach().double(), strict=True):
-            allowed = [k for k, name in enumerate(row.choices) if name not in (exclude or ())]
-            allowed = allowed or list(range(len(row.choices)))
-            indices.append(allowed[int(scored[allowed].argmax())])
-        return self._from_indices(indices)
-
-    def vertex(self, genotype: Genotype) -> Sample:  # noqa: D102
-        picks = self.check(genotype).picks
-        active = tuple(picks[row.name] for row in self.rows)
-        weights = torch.zeros(len(self.rows), max(len(row.choices) for row in self.rows))
-        weights[range(len(active)), [k for (k,) in active]] = 1.0
-        return Sample({self.group: weights}, {self.group: active})
 
     def format(self, genotype: Genotype) -> str:
         """JSON in one line: the name of the space, and the candidate in each block."""

@@ -13,7 +13,7 @@ from lightning_nas.arch import Genotype
 from lightning_nas.ops import FactorizedReduce, ReLUConvBN
 from lightning_nas.spaces.base import CellTopology
 from lightning_nas.spaces.cell_space import CellSpace, OpLists
-from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, CellPlace, ImageNetStem, NetworkSize, SimpleStem
+from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, CellPlace, NetworkSize, two_reductions
 
 __all__ = ["DARTS_OPS", "DARTSSpace"]
 
@@ -65,19 +65,7 @@ class DARTSSpace(CellSpace):
 
     def network(self, make_cell: CellFactory, size: NetworkSize) -> CellNetwork:
         """The published skeleton: reduction cells at one and two thirds of the depth, where channels double."""
-        imagenet = size.stem == "imagenet"
-        width = size.channels if imagenet else 3 * size.channels
-        stem: nn.Module = (ImageNetStem if imagenet else SimpleStem)(size.in_channels, width, 2)
-        blocks, c, before, last, reduced = [], size.channels, width, width, imagenet
-        reductions = {size.cells // 3, 2 * size.cells // 3}
-        for index in range(size.cells):
-            reduce = index in reductions
-            c = 2 * c if reduce else c
-            place = CellPlace(self.kinds[-1] if reduce else self.kinds[0], index, (before, last), c, reduce, reduced)
-            blocks.append(make_cell(place))
-            before, last, reduced = last, self.topology.nodes * c, reduce
-        halvings = len(reductions) + 3 * imagenet
-        return CellNetwork(stem, blocks, last, size.num_classes, halvings, track_stats=size.track_stats)
+        return two_reductions(make_cell, size, self.kinds, self.topology.nodes)
 
     def preprocess(self, place: CellPlace, affine: bool) -> list[nn.Module]:
         """ReLU-conv1x1-BN on each input; a factorized reduction on the first where the cell before halved."""

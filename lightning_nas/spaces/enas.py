@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import random
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from lightning_nas.arch import Decisions, Genotype, Sample
-from lightning_nas.spaces.base import Space
-from lightning_nas.spaces.cell_space import check_pick
-from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, NetworkSize
+from lightning_nas.arch import Genotype
+from lightning_nas.spaces.independent import IndependentSpace
+from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, NetworkSize, StemName
 
 __all__ = ["ENASSpace"]
 
 
-class ENASSpace(Space):
-    """A space whose rows keep one choice each, whatever the others keep: every combination is a genotype.
+class ENASSpace(IndependentSpace):
+    """Independent decisions that are written as integers.
 
     The text is the integers of the released code, in its order, behind the name of the space:
     ``"enas_micro: 0 2 0 0 ..."``. `parse` reads them without the name too, over any number of lines.
@@ -35,66 +29,14 @@ class ENASSpace(Space):
     """Number of cells or layers of the published supernet."""
     derived_cells: int
     """The same for the derived network."""
+    default_stem: ClassVar[StemName] = "cifar"
+    """The stem of the published supernet."""
     derived_channels: ClassVar[int] = 36
     """Channels of the derived network's first stage."""
-
-    def __init__(self, name: str, decisions: Decisions, order: tuple[str, ...]) -> None:
-        self.name, self.decisions, self.order = name, decisions, order
-        self.relaxed = tuple(decisions)
-        self._rows = {row.name: row for rows in decisions.values() for row in rows}
 
     @abstractmethod
     def network(self, make_cell: CellFactory, size: NetworkSize) -> CellNetwork:
         """The macro skeleton with a part from `make_cell` in each place; supernet and derived network share it."""
-
-    def check(self, genotype: Genotype) -> Genotype:  # noqa: D102
-        if genotype.space != self.name:
-            raise ValueError(f"a genotype of space {genotype.space!r} was given to space {self.name!r}; use its own")
-        for name, row in self._rows.items():
-            check_pick(row, genotype.picks.get(name), self.name)
-        unknown = sorted(set(genotype.picks) - set(self._rows))
-        if unknown:
-            raise ValueError(f"a genotype of {self.name!r} has no decision {unknown}")
-        return genotype
-
-    def sample(self, rng: random.Random) -> Genotype:  # noqa: D102
-        return self._from_integers(rng.randrange(len(self._rows[name].choices)) for name in self.order)
-
-    def mutate(self, genotype: Genotype, rng: random.Random) -> Genotype:  # noqa: D102
-        return rng.choice(list(self.neighbors(genotype)))
-
-    def neighbors(self, genotype: Genotype) -> Iterator[Genotype]:  # noqa: D102
-        picks = self.check(genotype).picks
-        for name, row in self._rows.items():
-            for choice in range(len(row.choices)):
-                if picks[name] != (choice,):
-                    yield Genotype(self.name, {**picks, name: (choice,)})
-
-    def discretize(self, scores: Mapping[str, Tensor], exclude: tuple[str, ...] | None = None) -> Genotype:
-        """The best choice of each row; of choices that score the same, and without scores, the first.
-
-        Choices in `exclude` are never taken, unless a row has no other.
-        """
-        picks = {}
-        for group, rows in self.decisions.items():
-            for index, row in enumerate(rows):
-                value = torch.zeros(len(row.choices), dtype=torch.float64)
-                if group in scores:
-                    value = scores[group][index, : len(row.choices)].detach().double().clone()
-                banned = [k for k, choice in enumerate(row.choices) if choice in (exclude or ())]
-                value[banned if len(banned) < len(row.choices) else []] = -torch.inf
-                picks[row.name] = (int(torch.sort(value, descending=True, stable=True).indices[0]),)
-        return self.check(Genotype(self.name, picks))
-
-    def vertex(self, genotype: Genotype) -> Sample:  # noqa: D102
-        picks = self.check(genotype).picks
-        weights, active = {}, {}
-        for group, rows in self.decisions.items():
-            active[group] = tuple(picks[row.name] for row in rows)
-            weights[group] = torch.zeros(len(rows), max(len(row.choices) for row in rows))
-            for index, (choice,) in enumerate(active[group]):
-                weights[group][index, choice] = 1.0
-        return Sample(weights, active)
 
     def format(self, genotype: Genotype) -> str:
         """The integers of the released code, behind the name of the space."""
@@ -123,7 +65,4 @@ class ENASSpace(Space):
             if integer >= len(row.choices):
                 last = len(row.choices) - 1
                 raise ValueError(f"{row.name!r} is {integer}; allowed are 0 to {last}, for {', '.join(row.choices)}")
-        return self._from_integers(integers)
-
-    def _from_integers(self, integers: Iterator[int] | list[int]) -> Genotype:
-        return Genotype(self.name, {name: (value,) for name, value in zip(self.order, integers, strict=True)})
+        return self.from_indices(integers)

@@ -11,7 +11,7 @@ from lightning_nas.arch import Decision, Genotype
 from lightning_nas.ops import FactorizedReduce, ReLUConvBN
 from lightning_nas.spaces.base import CellGraph
 from lightning_nas.spaces.enas import ENASSpace
-from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, CellPlace, ImageNetStem, NetworkSize, SimpleStem
+from lightning_nas.spaces.skeleton import CellFactory, CellNetwork, CellPlace, NetworkSize, two_reductions
 
 __all__ = ["ENAS_MICRO_OPS", "ENASMicroSpace"]
 
@@ -88,7 +88,7 @@ class ENASMicroSpace(ENASSpace):
         for kind in self.kinds:
             best = min(self._relabelings(self.cell(genotype, kind)))
             integers += [number for block in best for side in block for number in side]
-        return self._from_integers(integers)
+        return self.from_indices(integers)
 
     def _relabelings(self, blocks: tuple[Block, ...]) -> list[tuple[Block, ...]]:
         """The cell under every order of its blocks in which they take earlier nodes, the lesser side on the left."""
@@ -113,19 +113,7 @@ class ENASMicroSpace(ENASSpace):
 
     def network(self, make_cell: CellFactory, size: NetworkSize) -> CellNetwork:
         """The published skeleton: reduction cells at one and two thirds of the depth, where channels double."""
-        imagenet = size.stem == "imagenet"
-        width = size.channels if imagenet else 3 * size.channels
-        stem: nn.Module = (ImageNetStem if imagenet else SimpleStem)(size.in_channels, width, 2)
-        blocks, c, before, last, reduced = [], size.channels, width, width, imagenet
-        reductions = {size.cells // 3, 2 * size.cells // 3}
-        for index in range(size.cells):
-            reduce = index in reductions
-            c = 2 * c if reduce else c
-            place = CellPlace("reduce" if reduce else "normal", index, (before, last), c, reduce, reduced)
-            blocks.append(make_cell(place))
-            before, last, reduced = last, c, reduce
-        halvings = len(reductions) + 3 * imagenet
-        return CellNetwork(stem, blocks, c, size.num_classes, halvings, nn.ReLU(), size.track_stats)
+        return two_reductions(make_cell, size, self.kinds, tail=nn.ReLU())
 
     def preprocess(self, place: CellPlace, affine: bool) -> list[nn.Module]:
         """What brings each input to the channels and the resolution of the cell, if it has others.

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from lightning_nas.arch import Sample
 from lightning_nas.ops import ConvBN
 
-__all__ = ["CellFactory", "CellNetwork", "CellPlace", "ImageNetStem", "NetworkSize", "SimpleStem"]
+__all__ = [
+    "CellFactory",
+    "CellNetwork",
+    "CellPlace",
+    "ImageNetStem",
+    "NetworkSize",
+    "SimpleStem",
+    "StemName",
+    "two_reductions",
+]
 
 StemName = Literal["cifar", "imagenet"]
 
@@ -196,3 +205,37 @@ def _forget_statistics(module: nn.Module) -> None:
         if isinstance(norm, nn.BatchNorm2d):
             norm.track_running_stats = False
             norm.running_mean = norm.running_var = norm.num_batches_tracked = None
+
+
+def two_reductions(
+    make_cell: CellFactory,
+    size: NetworkSize,
+    kinds: tuple[str, ...] = ("normal", "reduce"),
+    nodes: int = 1,
+    tail: nn.Module | None = None,
+) -> CellNetwork:
+    """The skeleton of NASNet's cells: reduction cells at one and two thirds of the depth, where channels double.
+
+    Each cell takes the outputs of the last two (Zoph, Vasudevan, Shlens and Le, "Learning Transferable Architectures
+    for Scalable Image Recognition", CVPR 2018).
+
+    Args:
+        make_cell: Function from a place to a cell.
+        size: The size of the network.
+        kinds: The kinds of normal and of reduction cells; one kind for both.
+        nodes: How many times the channels of its nodes a cell gives.
+        tail: What stands between the last cell and the pooling.
+    """
+    imagenet = size.stem == "imagenet"
+    width = size.channels if imagenet else 3 * size.channels
+    stem: nn.Module = (ImageNetStem if imagenet else SimpleStem)(size.in_channels, width, 2)
+    blocks, c, before, last, reduced = [], size.channels, width, width, imagenet
+    reductions = {size.cells // 3, 2 * size.cells // 3}
+    for index in range(size.cells):
+        reduce = index in reductions
+        c = 2 * c if reduce else c
+        place = CellPlace(kinds[-1] if reduce else kinds[0], index, (before, last), c, reduce, reduced)
+        blocks.append(make_cell(place))
+        before, last, reduced = last, nodes * c, reduce
+    halvings = len(reductions) + 3 * imagenet
+    return CellNetwork(stem, blocks, last, size.num_classes, halvings, tail, size.track_stats)

@@ -45,6 +45,10 @@ class SmallSpace(DARTSSpace):
         ops, nodes = SMALL_SPACES[name]
         super().__init__(name, ops, nodes, kinds=("normal",))
 
+    def distinct(self) -> list[Genotype]:
+        """The canonical genotypes: one for each network."""
+        return list(dict.fromkeys(map(self.canonical, self.cells())))
+
     def cells(self) -> Iterator[Genotype]:
         """Every genotype, in a fixed order."""
         first, nodes = self.topology.inputs, self.topology.nodes

@@ -15,12 +15,11 @@ from itertools import chain
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
 
 from lightning_nas.arch import Sample
 from lightning_nas.ops import OpSpec, Zero, make_op
 from lightning_nas.spaces import CellPlace, CellSpace
+from lightning_nas.supernet.checkpointed import Checkpointed
 from lightning_nas.supernet.groups import Stage, form_of, run_chains, run_reduction, stages_of
 from lightning_nas.supernet.plan import Candidate, Group, Maps, Plan, make_plan
 from lightning_nas.supernet.sums import add, combine, combine_dropped, drop_paths, repeated
@@ -32,7 +31,7 @@ PLANS_KEPT = 64
 """Plans a cell remembers: dense and masked samples repeat themselves, sampled paths mostly do not."""
 
 
-class MixedCell(nn.Module):
+class MixedCell(Checkpointed):
     """A cell with all candidates of each edge; the sample says how much of each to take and which to execute.
 
     Parameters are those of one module per edge and candidate (``edges.{row}.{choice}``), so that weights of a
@@ -71,7 +70,7 @@ class MixedCell(nn.Module):
         super().__init__()
         self.kind, self.topology, self.strides = place.kind, space.topology, space.strides(place)
         self.input_group = space.input_group(place.kind)
-        self.checkpoint, self.skip_dropout, self.drop_path = False, 0.0, 0.0
+        self.skip_dropout, self.drop_path = 0.0, 0.0
         widest = Width(place.channels, partial, where=f"cell {place.index}").channels
         self.preprocess = nn.ModuleList(space.preprocess(place, affine=False))
         self.edges = nn.ModuleList()
@@ -94,15 +93,6 @@ class MixedCell(nn.Module):
                     f"{type(op).__name__} in {self.width.where} is of no known form and cannot run on a slice of its"
                     " weights; leave start_partial out"
                 )
-
-    def forward(self, states: tuple[Tensor, ...], sample: Sample) -> Tensor:
-        """Compute the cell for its inputs under a sample."""
-        if not (self.checkpoint and torch.is_grad_enabled()):
-            return self._run(states, sample)
-        # the weights of this call, which may be virtual ones, must be those of the repetition too
-        state = dict(self.named_parameters())
-        out: Tensor = checkpoint(_again, self, state, states, sample, use_reentrant=False)
-        return out
 
     def _run(self, states: tuple[Tensor, ...], sample: Sample) -> Tensor:
         nodes = [prepare(state) for prepare, state in zip(self.preprocess, states, strict=True)]
@@ -237,13 +227,3 @@ class MixedCell(nn.Module):
         rest = x[:, self.width.channels :]
         rows = [row for row, (_, start) in enumerate(self.topology.edges) if start == source]
         return F.max_pool2d(rest, 2, 2) if rows and self.strides[rows[0]] == 2 else rest
-
-
-def _again(cell: MixedCell, state: dict[str, Tensor], states: tuple[Tensor, ...], sample: Sample) -> Tensor:
-    """Run a checkpointed cell with given weights."""
-    kept, cell.checkpoint = cell.checkpoint, False
-    try:
-        out: Tensor = functional_call(cell, state, (states, sample))
-    finally:
-        cell.checkpoint = kept
-    return out

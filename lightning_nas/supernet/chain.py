@@ -8,8 +8,6 @@ from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils.checkpoint import checkpoint
 
 from lightning_nas.arch import Sample
 from lightning_nas.ops import Zero
@@ -17,11 +15,12 @@ from lightning_nas.spaces import CellNetwork, NetworkSize
 from lightning_nas.spaces.chain_skeleton import BlockPlace
 from lightning_nas.spaces.chain_space import ChainSpace
 from lightning_nas.spaces.skeleton import StemName
+from lightning_nas.supernet.checkpointed import Checkpointed
 
 __all__ = ["MixedBlock", "chain_supernet"]
 
 
-class MixedBlock(nn.Module):
+class MixedBlock(Checkpointed):
     r"""A block with all its candidates; the sample says how much of each, and which to execute.
 
     With candidates :math:`f_k` of weights :math:`p_k` and the active choices `A`,
@@ -57,22 +56,14 @@ class MixedBlock(nn.Module):
 
     def __init__(self, space: ChainSpace, place: BlockPlace) -> None:
         super().__init__()
-        self.group, self.row, self.checkpoint = space.group, place.index, False
+        self.group, self.row = space.group, place.index
         self.stride, self.out_channels = place.stride, place.out_channels
         self.shortcut = space.shortcut if place.keeps_shape else "none"
         names = space.rows[place.index].choices
         self.ops = nn.ModuleList(space.make(name, place, space.search_affine) for name in names)
 
-    def forward(self, states: tuple[Tensor, ...], sample: Sample) -> Tensor:
-        """Compute the block for its input under a sample."""
-        if not (self.checkpoint and torch.is_grad_enabled()):
-            return self._run(states[-1], sample)
-        # the weights of this call, which may be virtual ones, must be those of the repetition too
-        state = dict(self.named_parameters())
-        out: Tensor = checkpoint(_again, self, state, states, sample, use_reentrant=False)
-        return out
-
-    def _run(self, x: Tensor, sample: Sample) -> Tensor:
+    def _run(self, states: tuple[Tensor, ...], sample: Sample) -> Tensor:
+        x = states[-1]
         rows = sample.open(self.group)
         active: Sequence[int] = range(len(self.ops)) if rows is None else rows[self.row]
         weights = None if self.group not in sample.weights else sample.weights[self.group][self.row].to(x.dtype)
@@ -90,16 +81,6 @@ class MixedBlock(nn.Module):
     def _nothing(self, x: Tensor) -> Tensor:
         n, _, h, w = x.shape
         return x.new_zeros(n, self.out_channels, -(-h // self.stride), -(-w // self.stride))
-
-
-def _again(block: MixedBlock, state: dict[str, Tensor], states: tuple[Tensor, ...], sample: Sample) -> Tensor:
-    """Run a checkpointed block with given weights."""
-    kept, block.checkpoint = block.checkpoint, False
-    try:
-        out: Tensor = functional_call(block, state, (states, sample))
-    finally:
-        block.checkpoint = kept
-    return out
 
 
 def chain_supernet(

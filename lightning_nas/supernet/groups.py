@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_nas.ops import FactorizedReduce, Zero
-from lightning_nas.ops.blocks import require_even
+from lightning_nas.ops.blocks import convolve, require_even
 from lightning_nas.supernet.depthwise import Taps, depthwise, fan
 
 __all__ = ["Form", "Stage", "form_of", "run_chains", "run_reduction", "stages_of"]
@@ -120,7 +120,7 @@ def run_chains(
     outs = []
     for k, (chains, stages, scale) in enumerate(groups):
         conv, weight = firsts[k]
-        out = begun.pop(k) if k in begun else F.conv2d(activated, weight, None, *conv.taps)
+        out = begun.pop(k) if k in begun else convolve(activated, weight, *conv.taps)
         for number, stage in enumerate(stages):
             out = F.relu_(out) if number else out
             for later in stage.convs[0 if number else 1 :]:
@@ -145,7 +145,7 @@ def _narrow(weight: Tensor, outputs: int, inputs: int) -> Tensor:
 def _convolve(chains: Sequence[nn.Module], conv: Conv, x: Tensor, channels: int) -> Tensor:
     """One convolution per edge, each of its own channels."""
     weight = _stacked(chains, conv, channels)
-    return depthwise(x, weight, *conv.taps) if conv.depthwise else F.conv2d(x, weight, None, *conv.taps, len(chains))
+    return depthwise(x, weight, *conv.taps) if conv.depthwise else convolve(x, weight, *conv.taps, len(chains))
 
 
 def run_reduction(ops: Sequence[nn.Module], activated: Tensor, scale: Tensor | None) -> Tensor:

@@ -8,42 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from toys import Pairs, quiet_trainer
+from toys import RELAXATIONS, Pairs, quiet_trainer
 
 from lightning_nas.arch import Decisions
 from lightning_nas.callbacks import GenotypeLogger, PerturbationRegularization, PerturbationSelection
 from lightning_nas.hypergradients import FiniteDifference, FirstOrder, ScoreFunction, SingleLevel, Unrolled
 from lightning_nas.methods import DifferentiableSearch, ExponentiatedGradient
 from lightning_nas.relaxations import (
-    BinaryGates,
-    Controller,
-    Dirichlet,
-    Gumbel,
-    Proximal,
     Relaxation,
-    ScorePath,
-    Sigmoid,
-    Simplex,
     Softmax,
-    UniformPath,
 )
 
-RELAXATIONS: dict[str, Callable[..., Relaxation]] = {
-    "Softmax": Softmax,
-    "auxiliary skip": partial(Softmax, auxiliary_skip=0.5),
-    "Sigmoid": Sigmoid,
-    "Gumbel": Gumbel,
-    "hard Gumbel": partial(Gumbel, hard=True),
-    "ScorePath": ScorePath,
-    "Dirichlet": Dirichlet,
-    "Proximal": Proximal,
-    "BinaryGates": BinaryGates,
-    "one gate": partial(BinaryGates, paths=1),
-    "all gates": partial(BinaryGates, paths=None),
-    "UniformPath": UniformPath,
-    "Simplex": Simplex,
-    "Controller": Controller,
-}
+FORMS = RELAXATIONS | {"Softmax, auxiliary skip": partial(Softmax, auxiliary_skip=0.5)}
 HYPERGRADIENTS: dict[str, Callable[[], Any]] = {
     "FirstOrder": FirstOrder,
     "FiniteDifference": FiniteDifference,
@@ -68,9 +44,9 @@ def scored(make: Callable[..., Relaxation]) -> bool:
 @pytest.mark.filterwarnings("ignore:.*PerturbationSelection needs 7 epochs.*")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("hypergradient", HYPERGRADIENTS.values(), ids=HYPERGRADIENTS)
-@pytest.mark.parametrize("name", list(RELAXATIONS))
+@pytest.mark.parametrize("name", list(FORMS))
 def test_two_batches_and_a_decision(name: str, hypergradient: Callable[[], Any], kind: Any) -> None:
-    make = RELAXATIONS[name]
+    make = FORMS[name]
     if hypergradient is ScoreFunction and not scored(make):
         pytest.skip("it says no log-probability, and a search says so")
     if hypergradient is Unrolled and name in UNROLLABLE:

@@ -1,4 +1,4 @@
-"""What every relaxation promises. A new one is covered by a line in `RELAXATIONS`."""
+"""What every relaxation promises. A new one is covered by a line in `toys.RELAXATIONS`."""
 
 from __future__ import annotations
 
@@ -14,43 +14,18 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
-from toys import Pairs, quiet_trainer
+from toys import RELAXATIONS, Pairs, quiet_trainer
 
 from lightning_nas.arch import Decision, Decisions, Sample, Support
 from lightning_nas.hypergradients import FirstOrder, ScoreFunction
 from lightning_nas.methods import AdamTheta, DifferentiableSearch
 from lightning_nas.relaxations import (
-    BinaryGates,
     Controller,
-    Dirichlet,
-    Gumbel,
-    Proximal,
     Relaxation,
-    ScorePath,
-    Sigmoid,
-    Simplex,
-    Softmax,
-    UniformPath,
 )
 from lightning_nas.spaces import get_space
 from lightning_nas.supernet import build_supernet
 
-RELAXATIONS: dict[str, Callable[..., Relaxation]] = {
-    "Softmax": Softmax,
-    "Sigmoid": Sigmoid,
-    "Gumbel, soft": partial(Gumbel, tau=0.7),
-    "Gumbel, hard": partial(Gumbel, tau=0.7, hard=True),
-    "ScorePath": ScorePath,
-    "Dirichlet": Dirichlet,
-    "Proximal": Proximal,
-    "BinaryGates, one path": partial(BinaryGates, paths=1),
-    "BinaryGates, two paths": partial(BinaryGates, paths=2),
-    "BinaryGates, all paths": partial(BinaryGates, paths=None),
-    "UniformPath": UniformPath,
-    "UniformPath, inputs": partial(UniformPath, inputs=True, reject=True),
-    "Simplex": Simplex,
-    "Controller": partial(Controller, size=8),
-}
 RAGGED: Decisions = {
     "ops": (Decision("a", ("skip", "conv", "pool")), Decision("b", ("skip", "conv")), Decision("c", ("skip",))),
     "inputs": (Decision("d", ("0", "1", "2"), keep=2), Decision("e", ("0", "1"), keep=2)),

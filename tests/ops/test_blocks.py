@@ -18,6 +18,21 @@ def test_a_factorized_reduction_reads_even_and_odd_pixels() -> None:
     torch.testing.assert_close(block(x), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_gradients_of_a_factorized_reduction_of_few_channels_last() -> None:
+    block, x = FactorizedReduce(4, 4).to(memory_format=torch.channels_last), torch.randn(8, 4, 16, 16)
+    given, plain = x.to(memory_format=torch.channels_last).requires_grad_(), x.requires_grad_()
+    weights = [conv.weight.detach().clone().requires_grad_() for conv in (block.conv_1, block.conv_2)]
+    pixels = F.relu(plain)
+    pairs = zip((pixels[:, :, ::2, ::2], pixels[:, :, 1::2, 1::2]), weights, strict=True)
+    halves = [torch.einsum("nchw,oc->nohw", half, weight[:, :, 0, 0]) for half, weight in pairs]
+    out = block(given)
+    upstream = torch.randn_like(out)
+    grads = torch.autograd.grad(out, [given, block.conv_1.weight, block.conv_2.weight], upstream)
+    expected = F.batch_norm(torch.cat(halves, dim=1), None, None, training=True)
+    for got, want in zip(grads, torch.autograd.grad(expected, [plain, *weights], upstream), strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
 def test_a_factorized_reduction_refuses_odd_numbers() -> None:
     with pytest.raises(ValueError, match="even number of channels, got 5"):
         FactorizedReduce(4, 5)

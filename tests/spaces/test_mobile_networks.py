@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lightning_nas.derived import DerivedNetwork
 from lightning_nas.flops import count_macs, count_parameters
-from lightning_nas.ops.mobile import FBNET_OPS, PROXYLESS_OPS, BlockSpec, ChannelShuffle, MBConv, Norm
+from lightning_nas.ops.mobile import FBNET_OPS, PROXYLESS_OPS, BlockSpec, MBConv, Norm
 from lightning_nas.ops.shufflenet import SHUFFLENET_OPS, ShuffleBlock
 from lightning_nas.spaces import ChainSpace, FBNetSpace, ProxylessMobileSpace, ShuffleNetSpace
 
@@ -200,9 +200,13 @@ def test_grouped_blocks_of_fbnet_are_the_formula(kernel: int, stride: int) -> No
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
-def test_channel_shuffle_is_that_of_torch(groups: int) -> None:
-    x = torch.randn(2, 12, 3, 3)
-    assert torch.equal(ChannelShuffle(groups)(x), nn.ChannelShuffle(groups)(x))
+def test_groups_of_channels_are_interleaved_after_the_first_convolution(groups: int) -> None:
+    """Channel `k` of group `g` of `G` moves to place ``k * G + g``; one group needs no shuffle."""
+    x, block = torch.randn(2, 12, 3, 3), MBConv(BlockSpec(12, 12), expand=1, groups=groups, always_expand=True)
+    shuffles = [part for part in block if isinstance(part, nn.ChannelShuffle)]
+    assert len(shuffles) == (groups > 1)
+    order = [g * (12 // groups) + k for k in range(12 // groups) for g in range(groups)]
+    assert torch.equal(shuffles[0](x) if shuffles else x, x[:, order])
 
 
 def test_normalisation_is_as_asked_for() -> None:

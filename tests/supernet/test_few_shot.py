@@ -13,7 +13,7 @@ from toys import Pairs, quiet_trainer
 
 from lightning_nas.arch import Sample
 from lightning_nas.callbacks import FewShotSplit
-from lightning_nas.methods import DifferentiableSearch
+from lightning_nas.methods import DifferentiableSearch, FewShotNAS
 from lightning_nas.relaxations import Softmax, UniformPath
 from lightning_nas.spaces import get_space
 from lightning_nas.supernet import FewShotSupernet, build_supernet
@@ -116,3 +116,9 @@ def test_the_callback_splits_at_its_epoch() -> None:
         FewShotSplit(epoch=-1)
     with pytest.raises(ValueError, match="use FewShotNAS"):
         quiet_trainer(max_epochs=1, callbacks=[FewShotSplit(0)]).fit(DifferentiableSearch(SPACE, channels=4), Pairs(1))
+
+
+def test_the_search_knows_the_size_of_its_supernet() -> None:
+    """Costs are those of networks of this size."""
+    search = FewShotNAS(SPACE, channels=4, cells=1)
+    assert (search.hparams["channels"], search.hparams["cells"]) == (4, 1)
