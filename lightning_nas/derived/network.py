@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from lightning_nas.arch import Genotype
 from lightning_nas.derived.auxiliary import AuxiliaryHead
 from lightning_nas.derived.blocks import DiscreteBlock
-from lightning_nas.derived.bodies import body_of, own_stem, published_size, read
+from lightning_nas.derived.bodies import body_of, published_size, published_stem, read
 from lightning_nas.derived.cells import DiscreteCell
 from lightning_nas.derived.enas import DiscreteENASCell, DiscreteENASLayers
+from lightning_nas.derived.nasbench101 import NASBench101Cell
 from lightning_nas.spaces import CellNetwork, NetworkSize, Space
 from lightning_nas.spaces.skeleton import StemName
 
@@ -29,8 +30,8 @@ class DerivedNetwork(nn.Module):
         space: The space of a genotype given as an object, if it is not one of the registered spaces.
         channels: Channels of the first stage; ``None`` for the published number. All widths of a chain of blocks are in
             proportion.
-        cells: Number of cells (DARTS) or of cells a stage (NAS-Bench-201); ``None`` for the published number. A chain
-            has as many blocks as decisions.
+        cells: Number of cells (DARTS) or of cells a stage (NAS-Bench-101 and 201); ``None`` for the published number. A
+            chain has as many blocks as decisions.
         num_classes: Outputs of the classifier; 0 for none, then `forward` gives pooled features.
         in_channels: Channels of the pictures.
         stem: ``"cifar"`` keeps the resolution at the start, ``"imagenet"`` reduces it; ``None`` for that of the space's
@@ -78,7 +79,7 @@ class DerivedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.space, self.genotype = read(genotype, space)
-        stem = own_stem(self.space) if stem is None else stem
+        stem = published_stem(self.space) if stem is None else stem
         default_channels, default_cells = published_size(self.space, stem)
         self.size = NetworkSize(
             default_channels if channels is None else channels,
@@ -113,7 +114,7 @@ class DerivedNetwork(nn.Module):
         """
         self.drop_path = _probability("drop_path", probability)
         for cell in self.body.blocks:
-            if isinstance(cell, (DiscreteCell, DiscreteBlock, DiscreteENASCell, DiscreteENASLayers)):
+            if isinstance(cell, (DiscreteCell, DiscreteBlock, DiscreteENASCell, DiscreteENASLayers, NASBench101Cell)):
                 cell.drop_path = self.drop_path
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,7 +189,7 @@ class DerivedNetwork(nn.Module):
 def _channels_after(body: CellNetwork, index: int) -> int:
     """Channels of a block's output: its own word, or what the cell behind it takes."""
     for candidate in body.blocks[index + 1 : index + 2]:
-        if isinstance(candidate, DiscreteCell):
+        if isinstance(candidate, (DiscreteCell, NASBench101Cell)):
             return candidate.in_channels[-1]
     return int(getattr(body.blocks[index], "out_channels", body.num_features))
 

@@ -17,6 +17,7 @@ from lightning_nas.spaces.enas_macro import ENAS_MACRO_OPS, ENASMacroSpace
 from lightning_nas.spaces.enas_micro import ENAS_MICRO_OPS, ENASMicroSpace
 from lightning_nas.spaces.genotypes import GENOTYPES
 from lightning_nas.spaces.mobile import FBNetSpace, ProxylessMobileSpace, ShuffleNetSpace
+from lightning_nas.spaces.nasbench101 import NB101_OPS, NASBench101Space, to_nasbench101
 from lightning_nas.spaces.nasbench201 import NB201_OPS, NASBench201Space
 from lightning_nas.spaces.one_shot1 import ONE_SHOT1_OPS, ONE_SHOT1_PARENTS, NASBench1Shot1Space
 from lightning_nas.spaces.robust_darts import ROBUST_DARTS_OPS, robust_darts_space
@@ -28,6 +29,7 @@ __all__ = [
     "ENAS_MACRO_OPS",
     "ENAS_MICRO_OPS",
     "GENOTYPES",
+    "NB101_OPS",
     "NB201_OPS",
     "ONE_SHOT1_OPS",
     "ROBUST_DARTS_OPS",
@@ -44,6 +46,7 @@ __all__ = [
     "ENASMicroSpace",
     "FBNetSpace",
     "NASBench1Shot1Space",
+    "NASBench101Space",
     "NASBench201Space",
     "NetworkSize",
     "ProxylessMobileSpace",
@@ -53,11 +56,13 @@ __all__ = [
     "get_space",
     "load_genotype",
     "robust_darts_space",
+    "to_nasbench101",
 ]
 
 SPACES: dict[str, Callable[[], Space]] = {
     "darts": DARTSSpace,
     "darts_no_none": lambda: DARTSSpace("darts_no_none", DARTS_OPS[1:]),
+    "nasbench101": NASBench101Space,
     "nasbench201": NASBench201Space,
     **{name: partial(robust_darts_space, name) for name in ROBUST_DARTS_OPS},
     **{name: partial(SmallSpace, name) for name in SMALL_SPACES},

@@ -16,6 +16,8 @@ from lightning_nas.spaces import SPACES, CellNetwork, Space
 from lightning_nas.supernet import build_supernet
 
 every = pytest.mark.parametrize("name", SPACES)
+WITHOUT_SUPERNET = {"nasbench101"}
+with_supernet = pytest.mark.parametrize("name", [name for name in SPACES if name not in WITHOUT_SUPERNET])
 FIXED_DEPTH = {"enas_macro", "proxyless_mobile", "fbnet", "shufflenet"}
 """Spaces whose decisions are those of one depth."""
 
@@ -51,7 +53,7 @@ def test_names_and_groups_hang_together(name: str) -> None:
     assert set(genotype.picks) <= set(names)
 
 
-@every
+@with_supernet
 def test_the_supernet_runs_every_kind_of_sample(name: str) -> None:
     """Dense, narrowed, a vertex, a sampled path, without weights: in training and in evaluation."""
     space, supernet = parts(name)
@@ -77,14 +79,14 @@ def test_the_supernet_runs_every_kind_of_sample(name: str) -> None:
     assert not torch.allclose(outputs[0], outputs[3])
 
 
-@every
+@with_supernet
 def test_no_weight_is_left_out_by_a_dense_sample(name: str) -> None:
     space, supernet = parts(name)
     logits(supernet, Softmax(space.decisions, space.relaxed)()).square().sum().backward()
     assert [path for path, p in supernet.named_parameters() if p.grad is None] == []
 
 
-@every
+@with_supernet
 def test_a_vertex_reaches_fewer_weights_and_every_kept_operation_has_a_weight_of_one(name: str) -> None:
     space, supernet = parts(name)
     genotype = space.sample(random.Random(3))
@@ -110,7 +112,7 @@ def test_reading_off_a_vertex_gives_its_genotype(name: str) -> None:
         assert Magnitude().pick(space, relaxation) == genotype
 
 
-@every
+@with_supernet
 def test_a_search_runs_in_it(name: str) -> None:
     search = DARTS(name, channels=4, cells=depth(name))
     trainer = quiet_trainer(max_epochs=1)
@@ -118,3 +120,9 @@ def test_a_search_runs_in_it(name: str) -> None:
     trainer.fit(search, Pairs(2, (3, side, side)))
     assert trainer.global_step == 2
     assert search.space.parse(search.space.format(search.genotype())) == search.genotype()
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_SUPERNET))
+def test_a_space_without_a_supernet_says_so(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name!r} is no cell space; pass your own supernet"):
+        parts(name)

@@ -35,6 +35,7 @@ from lightning_nas.spaces import (
     ENASMacroSpace,
     ENASMicroSpace,
     NASBench1Shot1Space,
+    NASBench101Space,
     Space,
     get_space,
     load_genotype,
@@ -42,7 +43,8 @@ from lightning_nas.spaces import (
 
 ALL_NONE = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 SAME = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
-OTHERS = (ChainSpace, ENASMacroSpace, ENASMicroSpace)  # drawn in test_mobile_drawings.py and test_enas_drawings.py
+# drawn in test_mobile_drawings.py, test_enas_drawings.py and test_nasbench101.py
+OTHERS = (ChainSpace, ENASMacroSpace, ENASMicroSpace, NASBench101Space)
 ALL = {name: get_space(name) for name in SPACES if not isinstance(get_space(name), OTHERS)}
 LEGEND = {"conv": "convolution", "pool": "pooling", "skip": "skip", "none": "none", "noise": "other"}
 ONE_SHOT1 = [name for name, space in ALL.items() if isinstance(space, NASBench1Shot1Space)]
