@@ -1,4 +1,4 @@
-"""The command `lightning-nas`: search, train, show, list, latency, micro, study, quickstart."""
+"""The command `lightning-nas`: search, train, show, list, latency, micro, study, benchmark, quickstart and others."""
 
 import argparse
 import os
@@ -11,11 +11,16 @@ from jsonargparse import auto_cli
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 import lightning_nas
+from lightning_nas.benchmarks.convert import convert
+from lightning_nas.benchmarks.nasbench101_table import convert101
 from lightning_nas.costs.command import latency
 from lightning_nas.derived import DerivedNetwork
 from lightning_nas.flops import count_macs, count_parameters
 from lightning_nas.micro import build_micro, run_study
 from lightning_nas.mistakes import one_line
+from lightning_nas.protocol import run_protocol
+from lightning_nas.query.miller import four_quadrants
+from lightning_nas.query_runs import is_query, run_query
 from lightning_nas.quickstart import quickstart
 from lightning_nas.reports import draw_text, require_writable, save_drawing
 from lightning_nas.runs import run_search, run_train
@@ -83,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     A mistake of the user ends in one line and exit code 1; set ``LIGHTNING_NAS_TRACEBACK=1`` for the whole trace.
     """
     args = sys.argv[1:] if argv is None else argv
-    commands = {"search": run_search, "train": run_train}
+    commands = {"search": run_query if is_query(args[1:]) else run_search, "train": run_train}
     try:
         if args and args[0] in commands:
             commands[args[0]](args[1:])
@@ -97,6 +102,8 @@ def main(argv: list[str] | None = None) -> None:
                 "latency": latency,
                 "micro": build_micro,
                 "study": run_study,
+                "benchmark": {"convert": convert, "convert101": convert101, "protocol": run_protocol},
+                "four-quadrants": four_quadrants,
             }
             auto_cli(parts, args=args, prog="lightning-nas", as_positional=True)
     except (ValueError, TypeError, OSError, MisconfigurationException, NonFiniteLossError) as error:

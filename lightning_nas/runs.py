@@ -1,6 +1,5 @@
 """What `lightning-nas search` and `lightning-nas train` do."""
 
-import json
 import time
 import warnings
 from pathlib import Path
@@ -23,7 +22,9 @@ from lightning_nas.reports import (
     list_artifacts,
     plot_metrics,
     require_writable,
+    run_folder,
     write_genotype,
+    write_json,
     write_summary,
 )
 
@@ -45,36 +46,30 @@ def _of_data(name: str, default: int) -> Any:
     return read
 
 
-def _folder(trainer: L.Trainer) -> Path:
-    """Where a run leaves its artefacts: beside its checkpoints, which Lightning keeps by name and version."""
-    logger = trainer.logger
-    if logger is not None and getattr(logger, "log_dir", None) is None and logger.save_dir is not None:
-        return Path(logger.save_dir, str(logger.name), str(logger.version))
-    return Path(trainer.log_dir or trainer.default_root_dir)
-
-
 class _ConfigFile(SaveConfigCallback):
     """The resolved options as ``config.yaml`` in the folder of the run, whatever the logger."""
 
     def save_config(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Write the file."""
-        path = require_writable(_folder(trainer)) / self.config_filename
+        path = require_writable(run_folder(trainer)) / self.config_filename
         self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=self.multifile)
 
 
-class _RunCLI(LightningCLI):
+class RunCLI(LightningCLI):
     """LightningCLI with a network that fits the data, a checked run folder and a list of artefacts at the end."""
 
     command: ClassVar[str]
+    fits_data: ClassVar[bool] = True
+    """Whether the fit is one on a data module, and the network is built for it."""
 
     def __init__(self, model_class: type[L.LightningModule], args: list[str], subclass_mode_model: bool) -> None:
         self.prefix = "model.init_args" if subclass_mode_model else "model"
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended to run from within Python")
         super().__init__(
             model_class,
-            L.LightningDataModule,
+            L.LightningDataModule if self.fits_data else None,
             subclass_mode_model=subclass_mode_model,
-            subclass_mode_data=True,
+            subclass_mode_data=self.fits_data,
             run=False,
             args=args,
             save_config_callback=_ConfigFile,
@@ -96,7 +91,7 @@ class _RunCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Resume option; classes and channels come from the data module."""
         parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to resume from.")
-        for name, default in (("num_classes", 10), ("in_channels", 3)):
+        for name, default in (("num_classes", 10), ("in_channels", 3)) if self.fits_data else ():
             target = f"{self.prefix}.{name}"
             parser.link_arguments("data", target, compute_fn=_of_data(name, default), apply_on="instantiate")
 
@@ -108,7 +103,7 @@ class _RunCLI(LightningCLI):
     @property
     def folder(self) -> Path:
         """Where the run leaves its artefacts."""
-        return _folder(self.trainer)
+        return run_folder(self.trainer)
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Draw the curves, write the summary and print every artefact of the run."""
@@ -117,7 +112,7 @@ class _RunCLI(LightningCLI):
         print(f"\nartefacts in {self.folder}:\n{list_artifacts(self.folder)}")
 
 
-class SearchCLI(_RunCLI):
+class SearchCLI(RunCLI):
     """`lightning-nas search`."""
 
     command = "search"
@@ -152,7 +147,7 @@ class SearchCLI(_RunCLI):
         parser.add_argument("--stages", type=list[dict[str, Any]] | None, default=None, help=about)
 
 
-class TrainCLI(_RunCLI):
+class TrainCLI(RunCLI):
     """`lightning-nas train`."""
 
     command = "train"
@@ -193,7 +188,7 @@ def _finish_search(cli: SearchCLI, seconds: float) -> None:
     paths = write_genotype(search.space, genotype, cli.folder)
     doctors = [found for found in cli.trainer.callbacks if isinstance(found, SearchDoctor)]  # type: ignore[attr-defined]
     for doctor in doctors:
-        (cli.folder / "doctor.json").write_text(json.dumps(doctor.report(), indent=2), encoding="utf-8")
+        write_json(cli.folder / "doctor.json", doctor.report())
         print(f"search doctor: {doctor.verdict}\nlast safe genotype: {doctor.last_safe}")
     metrics = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
     text = search.space.format(genotype)

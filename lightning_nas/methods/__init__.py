@@ -19,6 +19,7 @@ from lightning_nas.methods.oles import OLESDARTS
 from lightning_nas.methods.p_darts import PDARTS
 from lightning_nas.methods.pc_darts import PCDARTS
 from lightning_nas.methods.proxyless import ProxylessNAS
+from lightning_nas.methods.query import QuerySearch
 from lightning_nas.methods.random_ws import RandomSearchWS
 from lightning_nas.methods.robust_darts import RobustDARTS
 from lightning_nas.methods.sdarts import SDARTS
@@ -50,6 +51,7 @@ __all__ = [
     "FairDARTS",
     "FewShotNAS",
     "ProxylessNAS",
+    "QuerySearch",
     "RandomSearchWS",
     "RobustDARTS",
     "SGDCosine",

@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from lightning_nas import cli
-from lightning_nas.methods import DifferentiableSearch
+from lightning_nas.methods import DifferentiableSearch, SearchModule
+from lightning_nas.query_runs import is_query
 from lightning_nas.spaces import SPACES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +22,9 @@ SMALL = {
     "search": ["--model.channels=4", *TINY],
     "train": ["--model.channels=4", "--model.cells=3", *TINY],
     "quickstart": ["--search_epochs=1", "--train_epochs=1", "--search_channels=4", "--train_channels=4"],
+    "four-quadrants": ["--generations=2", "--population=6", "--epochs=5"],
 }
+QUERY = ["--model.trials=2", "--model.oracle.channels=4", "--model.oracle.epochs=1"]
 
 
 def blocks(language: str) -> list[str]:
@@ -52,13 +55,13 @@ def test_python_blocks_run(capsys: pytest.CaptureFixture[str]) -> None:
     for number, block in enumerate(blocks("python")):
         namespaces.append({"__name__": "__main__"})
         exec(compile(block, f"README.md, python block {number}", "exec"), namespaces[-1])  # noqa: S102
-    dropped_in = next(space for space in namespaces if "search" in space)
+    dropped_in = next(space for space in namespaces if "BilevelDataModule" in space)
     search = dropped_in["search"]
     assert isinstance(search, DifferentiableSearch)
     assert search.space.format(search.genotype()) in capsys.readouterr().out
     assert search.global_step > 0
     networks = [value for space in namespaces for value in space.values() if isinstance(value, torch.nn.Module)]
-    named = [network for network in networks if not isinstance(network, DifferentiableSearch)]
+    named = [network for network in networks if not isinstance(network, SearchModule)]
     assert [network.num_classes for network in named] == [100, 10]
 
 
@@ -71,13 +74,25 @@ def test_the_drop_in_is_short() -> None:
 
 
 def test_every_command_is_shown() -> None:
-    assert {words[0] for words in commands()} == {"quickstart", "search", "train", "show", "list"}
+    assert {words[0] for words in commands()} == {
+        "quickstart",
+        "search",
+        "train",
+        "show",
+        "list",
+        "benchmark",
+        "four-quadrants",
+    }
 
 
 def test_commands_run_in_their_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     for words in commands():
-        cli.main([*words, *SMALL.get(words[0], [])])  # `train` takes the genotype that `search` has left
+        if words[0] == "benchmark":  # needs the official files
+            continue
+        cli.main(
+            [*words, *(QUERY if is_query(words) else SMALL.get(words[0], []))]
+        )  # `train` takes the genotype that `search` has left
     out = capsys.readouterr().out
     assert "parameters 3,349,342 " in out
     assert "held-out pictures" in out
