@@ -13,6 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 import lightning_nas
 from lightning_nas.benchmarks.convert import convert
 from lightning_nas.benchmarks.nasbench101_table import convert101
+from lightning_nas.compare import compare
 from lightning_nas.costs.command import latency
 from lightning_nas.derived import DerivedNetwork
 from lightning_nas.flops import count_macs, count_parameters
@@ -102,6 +103,7 @@ def main(argv: list[str] | None = None) -> None:
                 "latency": latency,
                 "micro": build_micro,
                 "study": run_study,
+                "compare": compare,
                 "benchmark": {"convert": convert, "convert101": convert101, "protocol": run_protocol},
                 "four-quadrants": four_quadrants,
             }

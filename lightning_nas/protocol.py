@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -147,10 +148,10 @@ def run_protocol(
         out: Folder for the results.
         runs: Runs of each method on each data set.
         seconds: Simulated seconds of a run.
-        methods: Names of methods; None for all.
+        methods: Names of methods; None for the four of the published table.
         own_seconds: Whether the time is counted in seconds of each data set's own training; otherwise in seconds of
             CIFAR-10's, so that all data sets get as many trials.
-        processes: Processes that share the runs.
+        processes: Processes that share the runs; 1 for this one.
     """
     unknown = set(methods or ()) - set(CONTESTANTS)
     if unknown or runs < 1 or processes < 1:
@@ -160,18 +161,16 @@ def run_protocol(
         )
     folder, start = require_writable(Path(out)), time.perf_counter()
     datasets = _table(table).datasets
-    jobs = [(name, dataset) for name in methods or CONTESTANTS for dataset in datasets]
+    jobs = [(name, dataset) for name in methods or PUBLISHED for dataset in datasets]
     chunks = [(job, seeds) for job in jobs for seeds in np.array_split(np.arange(runs), -(-runs // 50))]
     found: dict[tuple[str, str], list[Run]] = {job: [] for job in jobs}
     setting = {"runs": runs, "simulated_seconds": seconds, "own_seconds": own_seconds}
     scale = {dataset: 1.0 if own_seconds else _relative_cost(_table(table), dataset) for dataset in datasets}
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        futures = [
-            (job, pool.submit(partial(_runs, *job, seeds.tolist(), table, seconds * scale[job[1]])))
-            for job, seeds in chunks
-        ]
-        for job, future in track(futures, description=f"{runs} runs of each method"):
-            found[job] += future.result()
+    calls = [(job, partial(_runs, *job, seeds.tolist(), table, seconds * scale[job[1]])) for job, seeds in chunks]
+    with ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else nullcontext() as pool:
+        started = [(job, call if pool is None else pool.submit(call).result) for job, call in calls]
+        for job, wait in track(started, description=f"{runs} runs of each method"):
+            found[job] += wait()
     _report(found, folder, setting | {"seconds": time.perf_counter() - start})
 
 

@@ -84,9 +84,9 @@ class RestrictedUnpickler(pickle.Unpickler):
         >>> import io
         >>> RestrictedUnpickler(io.BytesIO(pickle.dumps({"acc": np.float64(94.37)}))).load()["acc"]
         np.float64(94.37)
-        >>> RestrictedUnpickler(io.BytesIO(pickle.dumps(print))).load()
+        >>> RestrictedUnpickler(io.BytesIO(pickle.dumps(len))).load()
         Traceback (most recent call last):
-        _pickle.UnpicklingError: it asks for 'builtins.print', which no benchmark file needs
+        _pickle.UnpicklingError: it asks for 'builtins.len', which no benchmark file needs
     """
 
     def find_class(self, module_name: str, global_name: str) -> Any:

@@ -11,6 +11,8 @@ from lightning_nas.derived.cells import DiscreteCell
 from lightning_nas.derived.enas import discrete_part
 from lightning_nas.derived.evolved import EvolvedSpace, evolved_network
 from lightning_nas.derived.nasbench101 import NASBench101Cell
+from lightning_nas.derived.nasnet import nasnet_network
+from lightning_nas.derived.sequential import LayerSpace, layer_network
 from lightning_nas.spaces import (
     CellNetwork,
     CellSpace,
@@ -24,11 +26,21 @@ from lightning_nas.spaces import (
 )
 from lightning_nas.spaces.enas import ENASSpace
 from lightning_nas.spaces.nasbench101 import NASBench101Space, to_nasbench101
+from lightning_nas.spaces.nasnet import NASNetSpace
 from lightning_nas.spaces.skeleton import StemName
 
 __all__ = ["Built", "body_of", "published_size", "published_stem", "read"]
 
-Built = CellSpace | ChainSpace | ENASSpace | EvolvedSpace | NASBench101Space | NASBench1Shot1Space
+Built = (
+    CellSpace
+    | ChainSpace
+    | ENASSpace
+    | EvolvedSpace
+    | LayerSpace
+    | NASBench101Space
+    | NASBench1Shot1Space
+    | NASNetSpace
+)
 """The spaces whose genotypes become networks."""
 _IMAGENET_CHANNELS, _IMAGENET_CELLS = 48, 14  # of the DARTS space, for at most 600M multiply-adds at 224x224
 
@@ -53,6 +65,10 @@ def body_of(space: Built, genotype: Genotype, size: NetworkSize) -> CellNetwork:
         return space.network(partial(NASBench101Cell, space, genotype), size)
     if isinstance(space, EvolvedSpace):
         return evolved_network(space, genotype, size)
+    if isinstance(space, LayerSpace):
+        return layer_network(space, genotype, size)
+    if isinstance(space, NASNetSpace):
+        return nasnet_network(space, genotype, size)
     if isinstance(space, ChainSpace):
         return space.network(partial(DiscreteBlock, space, genotype), size)
     if isinstance(space, ENASSpace):

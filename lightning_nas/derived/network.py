@@ -16,10 +16,20 @@ from lightning_nas.derived.bodies import body_of, published_size, published_stem
 from lightning_nas.derived.cells import DiscreteCell
 from lightning_nas.derived.enas import DiscreteENASCell, DiscreteENASLayers
 from lightning_nas.derived.nasbench101 import NASBench101Cell
+from lightning_nas.derived.nasnet import NASNetCell
 from lightning_nas.spaces import CellNetwork, NetworkSize, Space
 from lightning_nas.spaces.skeleton import StemName
 
 __all__ = ["DerivedNetwork"]
+
+_WITH_DROP_PATH = (
+    DiscreteBlock,
+    DiscreteCell,
+    DiscreteENASCell,
+    DiscreteENASLayers,
+    NASBench101Cell,
+    NASNetCell,
+)
 
 
 class DerivedNetwork(nn.Module):
@@ -28,10 +38,10 @@ class DerivedNetwork(nn.Module):
     Args:
         genotype: A genotype; or a published name, the field's own text, JSON, or the path of a file with one.
         space: The space of a genotype given as an object, if it is not one of the registered spaces.
-        channels: Channels of the first stage; ``None`` for the published number. All widths of a chain of blocks are in
-            proportion.
-        cells: Number of cells (DARTS) or of cells a stage (NAS-Bench-101 and 201); ``None`` for the published number. A
-            chain has as many blocks as decisions.
+        channels: Channels of the first stage; ``None`` for the published number. All widths of a chain of blocks, or of
+            a network that is searched as a whole, are in proportion.
+        cells: Number of cells (DARTS, NASNet) or of cells a stage (NAS-Bench-101 and 201, BlockQNN); ``None`` for the
+            published number. A chain has as many blocks as decisions.
         num_classes: Outputs of the classifier; 0 for none, then `forward` gives pooled features.
         in_channels: Channels of the pictures.
         stem: ``"cifar"`` keeps the resolution at the start, ``"imagenet"`` reduces it; ``None`` for that of the space's
@@ -98,8 +108,8 @@ class DerivedNetwork(nn.Module):
         self.auxiliary = self._auxiliary_head() if auxiliary else None
         self.drop_rate = _probability("drop_rate", drop_rate)
         self.set_drop_path(drop_path)
-        first_conv = next(name for name, part in self.body.stem.named_modules() if isinstance(part, nn.Conv2d))
-        cfg = timm_cfg(self.size) | {"first_conv": f"body.stem.{first_conv}"}
+        layers = (name for name, part in self.body.named_modules() if isinstance(part, (nn.Conv2d, nn.Linear)))
+        cfg = timm_cfg(self.size) | {"first_conv": f"body.{next(layers)}"}
         self.pretrained_cfg = self.default_cfg = cfg
 
     def _auxiliary_head(self) -> AuxiliaryHead:
@@ -114,7 +124,7 @@ class DerivedNetwork(nn.Module):
         """
         self.drop_path = _probability("drop_path", probability)
         for cell in self.body.blocks:
-            if isinstance(cell, (DiscreteCell, DiscreteBlock, DiscreteENASCell, DiscreteENASLayers, NASBench101Cell)):
+            if isinstance(cell, _WITH_DROP_PATH):
                 cell.drop_path = self.drop_path
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau, spearmanr
 
 from lightning_nas.arch import Genotype
+from lightning_nas.micro.claims import claims
 from lightning_nas.micro.runs import read
 from lightning_nas.micro.table import MicroTable
 from lightning_nas.reports import write_json, write_whole
@@ -139,8 +140,12 @@ def report_study(log: Path, setting: Mapping[str, Any], source: str, folder: Pat
     for name, found in correlations.items():
         parts = [_cell(_mean([f[key] for f in found if key in f])) for key in ("alpha", "drop")]
         lines.append(f"| {name} | {parts[0]} | {parts[1]} |")
+    found_claims = claims(runs, rows)
+    lines += ["", *(f"* {line}" for line in found_claims)]
     write_whole(folder / "study.md", lambda new: new.write_text("\n".join(lines) + "\n", encoding="utf-8"))
-    write_json(folder / "study.json", {"table": rows, "correlations": correlations, "setting": setting})
+    write_json(
+        folder / "study.json", {"table": rows, "correlations": correlations, "claims": found_claims, "setting": setting}
+    )
     picture = _picture(runs, table)
     write_whole(folder / "study.png", lambda new: picture.savefig(new, dpi=150, bbox_inches="tight"))
     print("\n".join(lines))
@@ -200,7 +205,8 @@ def _correlation(one: Mapping[Any, float], other: Mapping[Any, float]) -> float:
 
 
 def _last(run: Record, name: str) -> float:
-    return next((float(e[name]) for e in reversed(run["epochs"]) if name in e), float("nan"))
+    """The last value that is not 0: once a selection has fixed everything there is nothing to measure."""
+    return next((float(e[name]) for e in reversed(run["epochs"]) if e.get(name)), float("nan"))
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:

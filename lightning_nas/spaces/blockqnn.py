@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import ClassVar
 
 from lightning_nas.arch import Decision, Genotype
 from lightning_nas.spaces.base import CellGraph
 from lightning_nas.spaces.sequential import Picks, SequentialSpace
+from lightning_nas.spaces.skeleton import StemName
 
 __all__ = ["BlockQNNSpace"]
 
@@ -22,7 +24,8 @@ class BlockQNNSpace(SequentialSpace):
     block's input. A choice is a whole code without its index, ``"conv_3:0"`` or ``"add:1,2"``; behind `terminal` no
     decision applies. Outputs that no layer takes are concatenated.
 
-    It serves searches that ask a table or a function; no network is built from its genotypes here.
+    `DerivedNetwork` stacks blocks in three stages; ``cells`` are the blocks of a stage. Their number and the channels
+    are free: the published networks differ in both.
 
     Args:
         layers: Largest number of layers.
@@ -38,6 +41,10 @@ class BlockQNNSpace(SequentialSpace):
         >>> space.loose_ends(genotype), round(space.density(genotype), 3)
         ((3,), 1.333)
     """
+
+    default_stem: ClassVar[StemName] = "cifar"
+    derived_cells: ClassVar[int] = 4
+    derived_channels: ClassVar[int] = 32
 
     def __init__(self, layers: int = 23) -> None:
         if layers < 1:

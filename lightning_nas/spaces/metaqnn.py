@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from lightning_nas.arch import Decision, Genotype
 from lightning_nas.spaces.base import CellGraph
 from lightning_nas.spaces.sequential import Picks, SequentialSpace
+from lightning_nas.spaces.skeleton import StemName
 
 __all__ = ["META_QNN_LAYERS", "MetaQNNSpace"]
 
@@ -43,7 +44,7 @@ class MetaQNNSpace(SequentialSpace):
     fully connected layers, which come last, and only where the representation size is in the bucket 4 (4 to 7) or 1 (up
     to 3). Convolutions keep the size, poolings are not padded.
 
-    It serves searches that ask a table or a function; no network is built from its genotypes here.
+    `DerivedNetwork` builds the networks of its genotypes; they have no stem.
 
     Args:
         layers: Largest number of layers.
@@ -60,6 +61,10 @@ class MetaQNNSpace(SequentialSpace):
         >>> space.state("layers/4", {f"layers/{i}": genotype.picks[f"layers/{i}"] for i in range(4)})
         'pool_3_2 depth=4 size=4 dense=0'
     """
+
+    default_stem: ClassVar[StemName] = "cifar"
+    derived_cells: ClassVar[int] = 1
+    derived_channels: ClassVar[int] = 64  # of a layer with 64 filters; others, and units, are in proportion
 
     def __init__(self, layers: int = 18, size: int = 32) -> None:
         if layers < 1 or size < 1:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from lightning_nas.arch import Decision, Genotype
 from lightning_nas.spaces.base import CellGraph
 from lightning_nas.spaces.sequential import Picks, SequentialSpace
+from lightning_nas.spaces.skeleton import StemName
 
 __all__ = ["NASRLSpace", "Wiring"]
 
@@ -35,7 +36,7 @@ class NASRLSpace(SequentialSpace):
     What does not fit is repaired as published: a layer that nothing feeds takes the picture, all outputs that feed
     nobody are concatenated before the classifier, and inputs of different sizes are padded with zeros to the largest.
 
-    It serves searches that ask a table or a function; no network is built from its genotypes here.
+    `DerivedNetwork` builds the networks of its genotypes; they have no stem.
 
     Args:
         layers: Largest number of layers.
@@ -51,6 +52,10 @@ class NASRLSpace(SequentialSpace):
         >>> space.wiring(genotype)
         Wiring(inputs=((-1,), (-1,)), outputs=(0, 1))
     """
+
+    default_stem: ClassVar[StemName] = "cifar"
+    derived_cells: ClassVar[int] = 1
+    derived_channels: ClassVar[int] = 64  # of a layer with 64 filters; others are in proportion
 
     def __init__(self, layers: int = 14, start: int = 6, strides: bool = False) -> None:
         if start < 1 or layers < start or (layers - start) % 2:

@@ -9,6 +9,7 @@ from typing import ClassVar
 from lightning_nas.arch import Decision, Genotype
 from lightning_nas.spaces.base import CellGraph
 from lightning_nas.spaces.sequential import SequentialSpace
+from lightning_nas.spaces.skeleton import StemName
 
 __all__ = ["NASNET_OPS", "NASNetSpace"]
 
@@ -40,7 +41,8 @@ class NASNetSpace(SequentialSpace):
     each block, and ``"{kind}/combine"`` with one; they are decided block by block: both inputs, both operations, and
     how they are combined.
 
-    It serves searches that ask a table or a function; no network is built from its genotypes here.
+    `DerivedNetwork` builds the networks of its genotypes; ``cells`` are ``3 N + 2`` for ``N`` normal cells between
+    reductions as published.
 
     Args:
         blocks: Blocks of a cell; 5 as published. Other numbers are part of the space's name.
@@ -58,6 +60,10 @@ class NASNetSpace(SequentialSpace):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("normal", "reduce")
+
+    default_stem: ClassVar[StemName] = "cifar"
+    derived_cells: ClassVar[int] = 20
+    derived_channels: ClassVar[int] = 32
 
     def __init__(self, blocks: int = 5) -> None:
         if blocks < 1:

@@ -41,7 +41,7 @@ HOSTILE = [
     (getattr, ("text", "upper")),
     (__import__, ("os",)),
     (open, ("ran", "w")),
-    (functools.partial, (print, "ran")),
+    (functools.partial, (len, "ran")),
     (torch.load, ("ran",)),
     (np.load, ("ran",)),
     (dict.fromkeys, ("ab",)),

@@ -1,0 +1,136 @@
+"""Searches by queries compared: recipes, several seeds, the same budget for all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.progress import track
+
+from lightning_nas.query import Result
+from lightning_nas.query_runs import QueryCLI, is_query
+from lightning_nas.quiet import quiet
+from lightning_nas.reports import require_writable, write_json, write_whole
+
+__all__ = ["compare"]
+
+_SILENT = {"class_path": "lightning_nas.callbacks.GenotypeLogger", "init_args": {"terminal": False}}
+
+
+def compare(
+    recipes: list[str], out: str = "runs/compare", epochs: float = 100, seeds: int = 3, test: str | None = "test/acc"
+) -> None:
+    """Run recipes of searches by real training with several seeds until each has trained so many epochs.
+
+    Writes a table and a picture. The architecture is chosen by validation, the table reports its test too. A comparison
+    that was stopped goes on where it was.
+
+    Args:
+        recipes: Files of recipes with a QuerySearch over a TrainingOracle.
+        out: Folder for histories, checkpoints and results.
+        epochs: Epochs of training in each search; the trial that reaches them is the last.
+        seeds: Searches of each recipe.
+        test: Metric of a test that follows each training, for the report alone; null for none.
+    """
+    wrong = [path for path in recipes if not is_query(["--config", path])]
+    if wrong or seeds < 1 or epochs <= 0:
+        raise ValueError(
+            f"recipes={wrong or recipes}, seeds={seeds}, epochs={epochs}: give recipes with a QuerySearch, and positive"
+            " numbers"
+        )
+    folder = require_writable(Path(out))
+    jobs = [(path, seed) for seed in range(seeds) for path in recipes]
+    found: dict[str, list[list[Result]]] = {Path(path).stem: [] for path in recipes}
+    with quiet():
+        for path, seed in track(jobs, description=f"{len(jobs)} searches"):
+            found[Path(path).stem].append(_run(path, seed, folder, epochs, test))
+    _report(found, folder, {"epochs": epochs, "seeds": seeds})
+
+
+def _run(path: str, seed: int, folder: Path, epochs: float, test: str | None) -> list[Result]:
+    """One search, in the order of its trials."""
+    name = folder / f"{Path(path).stem}-{seed}"
+    options = {
+        "seed_everything": seed,
+        "model.history": f"{name}.sqlite",
+        "model.trials": 1_000_000,
+        "model.max_epochs_trained": epochs,
+        "model.searcher.init_args.seed": seed,
+        "model.oracle.init_args.seed": seed,
+        "model.oracle.init_args.folder": name,
+        "model.oracle.init_args.test": "null" if test is None else test,
+        "trainer.logger": "false",
+        "trainer.callbacks": json.dumps([_SILENT]),
+        "trainer.enable_checkpointing": "false",
+        "trainer.enable_progress_bar": "false",
+    }
+    cli = QueryCLI(["--config", path, *(f"--{option}={value}" for option, value in options.items())])
+    cli.trainer.fit(cli.model)
+    told = cli.model.searcher.asked - len(cli.model.searcher.pending)
+    return [result for result in cli.model.evaluator.history if result.trial.number < told]
+
+
+def best_of(results: list[Result]) -> Result:
+    """The result with the best score at the largest budget.
+
+    Raises:
+        ValueError: If no trial succeeded.
+    """
+    good = [result for result in results if result.ok]
+    if not good:
+        raise ValueError(f"no trial succeeded; the first failed with {results[0].error if results else 'nothing'}")
+    return max(good, key=lambda result: (result.trial.budget or np.inf, result.score))
+
+
+def _report(found: dict[str, list[list[Result]]], folder: Path, setting: dict[str, Any]) -> None:
+    """Write and print the results."""
+    lines = [
+        f"{setting['epochs']:g} epochs of training in each search, {setting['seeds']} seeds; percent, mean ± standard"
+        " deviation over the seeds. Chosen by validation.",
+        "",
+        "| recipe | validation | test | trials | trained in full | failed | seconds |",
+        "|---" * 7 + "|",
+    ]
+    rows = []
+    for name, runs in found.items():
+        best = [best_of(results) for results in runs]
+        full = [sum(r.trial.budget in (None, b.trial.budget) for r in run) for run, b in zip(runs, best, strict=True)]
+        columns = {
+            "validation": [result.score for result in best],
+            "test": [np.nan if result.test is None else result.test for result in best],
+            "trials": [float(len(results)) for results in runs],
+            "trained in full": [float(count) for count in full],
+            "failed": [float(sum(not result.ok for result in results)) for results in runs],
+            "seconds": [sum(result.cost for result in results) for results in runs],
+        }
+        means = {key: (float(np.mean(values)), float(np.std(values))) for key, values in columns.items()}
+        lines.append(f"| {name} | " + " | ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in means.values()) + " |")
+        rows.append({"recipe": name} | means)
+    write_whole(folder / "compare.md", lambda new: new.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    write_json(folder / "compare.json", {"setting": setting, "rows": rows})
+    picture = _picture(found)
+    write_whole(folder / "compare.png", lambda new: picture.savefig(new, dpi=150))
+    print("\n".join(lines))
+    for file in ("compare.md", "compare.json", "compare.png"):
+        print(folder / file)
+
+
+def _picture(found: dict[str, list[list[Result]]]) -> Figure:
+    """The best validation score so far over the epochs spent, a line for each seed."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for index, (name, runs) in enumerate(found.items()):
+        for number, results in enumerate(runs):
+            spent = np.cumsum([result.epochs for result in results])
+            best = np.fmax.accumulate([result.score for result in results])
+            axes.step(spent, best, where="post", color=f"C{index}", alpha=0.7, label=None if number else name)
+    axes.set_xlabel("epochs of training")
+    axes.set_ylabel("best validation accuracy so far (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure

@@ -1,0 +1,59 @@
+"""The published comparison on NAS-Bench-201, on a made table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_nas.benchmarks import NASBench201
+from lightning_nas.oracles import TableOracle
+from lightning_nas.protocol import CONTESTANTS, PUBLISHED, run_protocol, simulate
+from lightning_nas.spaces import NB201_OPS
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """All cells; accuracy is the number of 3x3 convolutions, a training on CIFAR-100 costs twice that on CIFAR-10."""
+    ops = np.stack(np.unravel_index(np.arange(5**6), (5,) * 6), axis=1).astype(np.uint8)
+    good = 50.0 + (ops == NB201_OPS.index("nor_conv_3x3")).sum(axis=1)
+    columns = {f"{d}_{part}_{e}": good for d in ("c10", "c100", "in16") for part in ("val", "test") for e in (12, 200)}
+    seconds = np.full(5**6, 2000.0)
+    np.savez(
+        tmp_path / "nb201.npz",
+        ops=ops,
+        op_names=np.array(NB201_OPS),
+        train_time_s_c10val_200=seconds,
+        train_time_s_in16_200=6 * seconds,
+        **columns,
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", list(CONTESTANTS))
+def test_a_run_stops_before_it_exceeds_its_time(table: Path, name: str) -> None:
+    oracle = TableOracle(NASBench201(table))
+    run = simulate(CONTESTANTS[name](0), oracle, 120.0 * 25 + 119.0)
+    assert run.trials == 25  # twelve epochs of ten seconds each
+    assert run.incumbents[-1][1] == run.val == run.test
+    assert [value for _, value in run.incumbents] == sorted({value for _, value in run.incumbents})
+    with pytest.raises(ValueError, match="not enough for one trial"):
+        simulate(CONTESTANTS[name](0), oracle, 100.0)
+
+
+def test_the_report_compares_with_the_published_table(table: Path, tmp_path: Path) -> None:
+    run_protocol(str(table), str(tmp_path / "out"), runs=2, seconds=1200, methods=["random"], processes=1)
+    found = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    assert [row["trials"] for row in found["rows"]] == [10, 10, 10]  # as many on each data set
+    run_protocol(
+        str(table), str(tmp_path / "own"), runs=2, seconds=1200, methods=["random"], own_seconds=True, processes=1
+    )
+    own = json.loads((tmp_path / "own" / "protocol.json").read_text())
+    assert [row["trials"] for row in own["rows"]] == [10, 5, 1]
+    text = (tmp_path / "out" / "protocol.md").read_text()
+    assert all(f"{mean:.2f} ± {deviation:.2f}" in text for mean, deviation in PUBLISHED["random"])
+    assert (tmp_path / "out" / "protocol.png").stat().st_size > 10_000
+    with pytest.raises(ValueError, match="known methods are"):
+        run_protocol(str(table), methods=["grid"])
