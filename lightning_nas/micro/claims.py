@@ -12,6 +12,8 @@ __all__ = ["claims"]
 
 Record = dict[str, Any]
 
+_SOFTMAX = {"DARTS", "DARTS 2nd", "SDARTS-RS", "SDARTS-ADV", "DARTS-", "beta-DARTS"}
+
 
 def claims(runs: Mapping[str, Sequence[Record]], rows: Mapping[str, Record]) -> list[str]:
     """What the runs say to each claim; one that needs methods which are not there is left out.
@@ -39,14 +41,18 @@ def claims(runs: Mapping[str, Sequence[Record]], rows: Mapping[str, Record]) -> 
         )
         if {worse, better} <= set(rows)
     ]
-    pairs = [(_sharpness(run), run["supernet_acc"] - run["vertex_acc"]) for many in runs.values() for run in many]
-    known = np.array([pair for pair in pairs if np.isfinite(pair[0]) and pair[0] > 0])
-    if len(known) > 2:
-        found = spearmanr(known[:, 0], known[:, 1])
-        lines.append(
-            f"the eigenvalue goes with the loss at discretisation: rank correlation {found.statistic:.2f} over"
-            f" {len(known)} runs (p = {found.pvalue:.1e})"
-        )
+    for who, chosen in (
+        ("all methods", set(runs)),
+        ("the methods of one parametrisation, softmax", _SOFTMAX & set(runs)),
+    ):
+        pairs = [(_sharpness(run), run["supernet_acc"] - run["vertex_acc"]) for name in chosen for run in runs[name]]
+        known = np.array([pair for pair in pairs if np.isfinite(pair[0])])
+        if len(known) > 2:
+            found = spearmanr(known[:, 0], known[:, 1])
+            lines.append(
+                f"the eigenvalue goes with the loss at discretisation: rank correlation {found.statistic:.2f} over"
+                f" {len(known)} runs of {who} (p = {found.pvalue:.1e})"
+            )
     grown = [(_sharpness(run, first=True), _sharpness(run)) for run in runs.get("DARTS", [])]
     if grown:
         early, late = np.mean(grown, axis=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau, spearmanr
 
@@ -160,16 +161,16 @@ def _picture(runs: Mapping[str, Sequence[Record]], table: MicroTable) -> Figure:
     curves: dict[str, Callable[[Record], float]] = {
         "true accuracy of the genotype (%)": lambda e: table.accuracy(space.parse(e["genotype"])),
         "skips in the genotype": lambda e: float(e["genotype"].count("skip_connect")),
-        "dominant eigenvalue": lambda e: e.get("lambda_max", np.nan),
+        "dominant eigenvalue": lambda e: e.get("lambda_max") or np.nan,
     }
     for index, (title, value) in enumerate(curves.items(), 1):
         axes = figure.add_subplot(1, 3, index)
-        for name, records in runs.items():
+        for number, (name, records) in enumerate(runs.items()):
             length = min(len(run["epochs"]) for run in records)
             values = np.array([[value(e) for e in run["epochs"][:length]] for run in records], dtype=float)
             mean = values.mean(axis=0)
             shown = ~np.isnan(mean)
-            axes.plot(np.arange(length)[shown], mean[shown], label=name)
+            axes.plot(np.arange(length)[shown], mean[shown], color=colormaps["tab20"](number % 20), label=name)
         axes.set_xlabel("epoch")
         axes.set_title(title)
         if index == 3:
