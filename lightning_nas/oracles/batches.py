@@ -1,19 +1,46 @@
-"""Batches of a data module outside a Trainer."""
+"""Batches of a data module outside a Trainer, and chance that depends on a seed alone."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from lightning_nas.query.trial import Oracle
 
-__all__ = ["first_batches", "give_data", "needed"]
+__all__ = ["first_batches", "give_data", "needed", "seeded"]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global generators of Python, NumPy and torch start at a seed, and are as they were at the end.
+
+    Args:
+        seed: A number from 0 to 2^32 - 1.
+
+    Example:
+        >>> with seeded(3):
+        ...     first = random.random()
+        >>> with seeded(3):
+        ...     print(random.random() == first)
+        True
+    """
+    with isolate_rng():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        yield
 
 
 def first_batches(data: L.LightningDataModule, count: int | None, part: str = "val") -> list[tuple[Tensor, Tensor]]:
-    """The first batches of a data module's training or validation data.
+    """The first batches of a data module's training or validation data, the same in every process.
 
     Args:
         data: The data module; its batches are ``(x, y)``.
@@ -23,10 +50,11 @@ def first_batches(data: L.LightningDataModule, count: int | None, part: str = "v
     Raises:
         ValueError: If there are none.
     """
-    data.prepare_data()
-    data.setup("fit")
-    loader = data.train_dataloader() if part == "train" else data.val_dataloader()
-    found = [(x, y) for x, y in islice(iter(loader), count)]
+    with seeded(0):
+        data.prepare_data()
+        data.setup("fit")
+        loader = data.train_dataloader() if part == "train" else data.val_dataloader()
+        found = [(x, y) for x, y in islice(iter(loader), count)]
     if not found:
         raise ValueError(f"{type(data).__name__} has no {part} batches; give it some data to score on")
     return found

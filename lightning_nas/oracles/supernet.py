@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from lightning_nas.oracles.batches import first_batches, needed
+from lightning_nas.oracles.batches import first_batches, needed, seeded
 from lightning_nas.query.trial import Oracle, Result, Trial
 from lightning_nas.spaces import Space, get_space
 from lightning_nas.supernet import build_supernet
@@ -96,7 +96,8 @@ class SupernetOracle(Oracle):
         self.supernet.eval()
         try:
             sample = self.space.vertex(trial.genotype)
-            right = sum(float((self.supernet(x, sample).argmax(-1) == y).sum()) for x, y in self._batches)
+            with seeded(0):  # for candidates that draw
+                right = sum(float((self.supernet(x, sample).argmax(-1) == y).sum()) for x, y in self._batches)
         finally:
             self.supernet.train(training)
         count = sum(len(y) for _, y in self._batches)

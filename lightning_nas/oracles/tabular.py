@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from lightning_nas.arch import Genotype
-from lightning_nas.benchmarks.base import Benchmark, Record
+from lightning_nas.benchmarks.base import Benchmark, Record, read_npz
 from lightning_nas.query.trial import Oracle, Result, Trial
 from lightning_nas.spaces import Space, get_space
 
@@ -122,10 +122,10 @@ class OwnTable(Benchmark):
                 records[own.parse(str(row["genotype"]))] = Record(
                     float(row["val"]), None if test in (None, "") else float(test), *rest
                 )
-            except (KeyError, ValueError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
-                    f"{path}, row {number}: {error}; expected the columns genotype, val and perhaps test, seconds,"
-                    " epochs"
+                    f"{path}, row {number}: {type(error).__name__} {error}; expected the columns genotype, val and"
+                    " perhaps test, seconds, epochs"
                 ) from None
         return cls(own, records)
 
@@ -155,12 +155,18 @@ class OwnTable(Benchmark):
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a file by column."""
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name].tolist() for name in file.files}
+        columns = {name: np.atleast_1d(array).tolist() for name, array in read_npz(path).items()}
+        if len(set(map(len, columns.values()))) > 1:
+            lengths = {name: len(column) for name, column in columns.items()}
+            raise ValueError(f"{path} has columns of different lengths, {lengths}; give one value for each genotype")
         for values in zip(*columns.values(), strict=True):
             yield dict(zip(columns, values, strict=True))
     elif path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(file)
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} is no table ({error}); give a file of text with a line of column names") from None
+        yield from rows
     else:
         raise ValueError(f"{path} is neither .csv nor .npz; give a table of one of these kinds")

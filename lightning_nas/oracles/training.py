@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from lightning_nas.arch import Genotype
 from lightning_nas.derived import DerivedNetwork, DerivedTraining
-from lightning_nas.flops import count_parameters
-from lightning_nas.oracles.batches import needed
+from lightning_nas.flops import count_macs, count_parameters
+from lightning_nas.oracles.batches import needed, seeded
 from lightning_nas.oracles.zero_cost import network_seed
 from lightning_nas.query.trial import Oracle, Result, Trial
 from lightning_nas.quiet import QUIET_TRAINER, quiet
@@ -29,8 +29,9 @@ class TrainingOracle(Oracle):
     """Trains the network of each trial by a Trainer of its own and says its validation accuracy after the last epoch.
 
     A trial that continues another with the same genotype goes on from its checkpoint, optimiser and schedule included;
-    with another genotype it takes over the weights whose shapes agree. A training that was killed goes on from its last
-    whole epoch. The seed of a training belongs to its genotype, so that all its rungs, and all processes, agree.
+    with another genotype it takes over the weights whose shapes agree, and begins a training of the epochs that are
+    left. A training that was killed goes on from its last whole epoch. The seed of a training belongs to its genotype,
+    so that all its rungs, and all processes, agree.
 
     Args:
         space: Name of a search space, or a space.
@@ -42,12 +43,14 @@ class TrainingOracle(Oracle):
         training: Arguments of `DerivedTraining`; without any, no drop-path and no auxiliary head.
         build: Or a function from a genotype to a LightningModule of your own.
         schedule: ``"full"`` for one learning-rate schedule over `epochs`, of which a smaller budget sees the beginning;
-            ``"rung"`` for one that ends with each budget and begins again where a trial is continued.
+            ``"rung"`` for one that ends with each budget; a trial that continues another takes over its weights, and
+            the schedule begins again for the epochs that are left.
         monitor: The metric that is the score.
         scale: What it is multiplied with; -1 for a loss.
+        test: Metric of a test that follows each training, for reports alone; ``None`` for no test.
         threads: Threads of torch in a training; the same number gives the same result to the bit.
         seed: Seed of all trainings.
-        trainer: Further arguments of the Trainers.
+        trainer: Further arguments of the Trainers; each trial gets a copy of the callbacks.
 
     Raises:
         ValueError: If `epochs` is not positive or the schedule unknown.
@@ -76,6 +79,7 @@ class TrainingOracle(Oracle):
         schedule: Literal["full", "rung"] = "full",
         monitor: str = "val/acc",
         scale: float = 100.0,
+        test: str | None = None,
         threads: int = 1,
         seed: int = 0,
         trainer: Mapping[str, Any] | None = None,
@@ -87,7 +91,7 @@ class TrainingOracle(Oracle):
         self.space, self.data, self.epochs, self.folder = get_space(space), data, epochs, Path(folder)
         self.channels, self.cells, self.build = channels, cells, build
         self.training = {"auxiliary_weight": 0.0, "drop_path": 0.0} if training is None else dict(training)
-        self.schedule, self.monitor, self.scale = schedule, monitor, scale
+        self.schedule, self.monitor, self.scale, self.test = schedule, monitor, scale, test
         self.threads, self.seed, self.options = threads, seed, dict(trainer or {})
 
     def __call__(self, trial: Trial) -> Result:
@@ -101,8 +105,9 @@ class TrainingOracle(Oracle):
             )
         text = self.space.format(trial.genotype)
         identity: dict[str, Any] = {"genotype": text, "seed": self.seed, "full": self.epochs}
-        with quiet(), _threads(self.threads):
-            L.seed_everything(network_seed(self.seed, text), verbose=False)
+        identity["asked"] = [epochs, trial.continues]
+        seed = network_seed(self.seed, text)
+        with quiet(), _threads(self.threads), seeded(seed):
             data = copy.deepcopy(needed(self.data))
             module = self._module(trial.genotype, data)
             resumed, inherits = self._resumed(trial, identity, module)
@@ -110,14 +115,19 @@ class TrainingOracle(Oracle):
                 epochs = max(epochs - round(trial.trained), 1)
             trainer = self._trainer(trial, epochs, identity | {"inherits": inherits})
             trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
-            found = L.Trainer(**QUIET_TRAINER | self.options).validate(module, data, verbose=False)[0]
-        if self.monitor not in found:
-            raise ValueError(f"the module logs no {self.monitor!r} in validation, only {sorted(found)}")
-        figures = {"parameters": float(count_parameters(module))}
+            judge = L.Trainer(**QUIET_TRAINER | self._options())
+            with seeded(seed):  # for operations that draw
+                found = judge.validate(module, data, verbose=False)[0]
+                tested = judge.test(module, data, verbose=False)[0] if self.test else {}
+            figures = {"parameters": float(count_parameters(module)), **_operations(module, data)}
+        if self.monitor not in found or (self.test and self.test not in tested):
+            names = f"monitor={self.monitor!r}, test={self.test!r}"
+            raise ValueError(f"{names}: the module logs only {sorted(found)} in validation, {sorted(tested)} in test")
         seconds = time.perf_counter() - start
         score = self.scale * found[self.monitor]
         spent = epochs if inherits else epochs - trial.trained
-        return Result(trial, score, seconds, spent, "training", metrics=figures)
+        test = self.scale * tested[self.test] if self.test else None
+        return Result(trial, score, seconds, spent, "training", test, figures)
 
     def _module(self, genotype: Genotype, data: L.LightningDataModule) -> L.LightningModule:
         if self.build is not None:
@@ -132,21 +142,21 @@ class TrainingOracle(Oracle):
     def _path(self, number: int) -> Path:
         return self.folder / f"trial-{number:06d}.ckpt"
 
-    def _resumed(
-        self, trial: Trial, identity: Mapping[str, Any], module: L.LightningModule
-    ) -> tuple[Path | None, bool]:
+    def _resumed(self, trial: Trial, identity: dict[str, Any], module: L.LightningModule) -> tuple[Path | None, bool]:
         """The checkpoint to go on from; of a relative the weights are taken at once, and whether it is one."""
         for number in (trial.number, trial.continues):
             if number is None or not self._path(number).exists():
                 continue
             state = torch.load(self._path(number), map_location="cpu", weights_only=True)
             mark: dict[str, Any] = state.get("trial", {})
-            if {**mark, "inherits": False} == {**identity, "inherits": False}:
-                return self._path(number), number == trial.number and mark["inherits"]
-            if number == trial.continues:
-                own = module.state_dict()
-                fit = {k: w for k, w in state["state_dict"].items() if k in own and own[k].shape == w.shape}
-                module.load_state_dict(own | fit)
+            own = number == trial.number
+            loose: dict[str, Any] = {"inherits": False} if own else {"asked": None}
+            if (own or self.schedule == "full") and mark | loose == identity | {"inherits": False} | loose:
+                return self._path(number), own and mark["inherits"]
+            if not own:
+                new = module.state_dict()
+                fit = {k: w for k, w in state["state_dict"].items() if k in new and new[k].shape == w.shape}
+                module.load_state_dict(new | fit)
                 return None, True
         if trial.continues is not None:
             raise ValueError(
@@ -154,6 +164,9 @@ class TrainingOracle(Oracle):
                 f" {self._path(trial.continues).name}; keep the folder of a search with its history"
             )
         return None, False
+
+    def _options(self) -> dict[str, Any]:
+        return self.options | {"callbacks": copy.deepcopy(list(self.options.get("callbacks", ())))}
 
     def _trainer(self, trial: Trial, epochs: int, identity: Mapping[str, Any]) -> L.Trainer:
         keep = ModelCheckpoint(
@@ -164,8 +177,8 @@ class TrainingOracle(Oracle):
         )
         own: dict[str, Any] = QUIET_TRAINER | {"limit_val_batches": 0, "num_sanity_val_steps": 0}
         ends = identity["inherits"] or self.schedule == "rung"
-        own |= self.options | {"max_epochs": epochs if ends else self.epochs}
-        own |= {"enable_checkpointing": True, "callbacks": [_Rung(epochs, identity), keep]}
+        own |= self._options() | {"max_epochs": epochs if ends else self.epochs, "enable_checkpointing": True}
+        own["callbacks"] = [_Rung(epochs, identity), keep, *own.get("callbacks", ())]
         return L.Trainer(**own | {"limit_val_batches": 0})
 
 
@@ -175,6 +188,10 @@ class _Rung(Callback):
     def __init__(self, epochs: int, identity: Mapping[str, Any]) -> None:
         self.epochs, self.identity = epochs, dict(identity)
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Train no further than a checkpoint that has all epochs."""
+        trainer.should_stop = trainer.current_epoch >= self.epochs
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop, if it is time."""
         if trainer.current_epoch + 1 >= self.epochs:
@@ -183,6 +200,14 @@ class _Rung(Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the identity."""
         checkpoint["trial"] = self.identity
+
+
+def _operations(module: L.LightningModule, data: L.LightningDataModule) -> dict[str, float]:
+    """Two for each multiply-add of a derived network, where the data module says how large its pictures are."""
+    side, channels = getattr(data, "image_size", None), getattr(data, "in_channels", None)
+    if side is None or channels is None or not isinstance(module, DerivedTraining):
+        return {}
+    return {"flops": 2.0 * count_macs(module, (int(channels), int(side), int(side)))}
 
 
 @contextmanager

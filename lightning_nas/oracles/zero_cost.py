@@ -7,11 +7,10 @@ import zlib
 from collections.abc import Callable
 
 import lightning as L
-import torch
 from torch import Tensor, nn
 
 from lightning_nas.derived import DerivedNetwork
-from lightning_nas.oracles.batches import first_batches, needed
+from lightning_nas.oracles.batches import first_batches, needed, seeded
 from lightning_nas.query.trial import Oracle, Result, Trial
 from lightning_nas.spaces import Space, get_space
 
@@ -70,8 +69,7 @@ class ZeroCostOracle(Oracle):
             self._batch = first_batches(needed(self.data), 1, "train")[0]
         x, y = self._batch
         classes = int(getattr(self.data, "num_classes", int(y.max()) + 1))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(network_seed(self.seed, self.space.format(trial.genotype)))
+        with seeded(network_seed(self.seed, self.space.format(trial.genotype))):
             network = DerivedNetwork(
                 trial.genotype,
                 space=self.space,
