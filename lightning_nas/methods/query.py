@@ -25,10 +25,11 @@ __all__ = ["QuerySearch"]
 class QuerySearch(SearchModule):
     """A searcher asks, an oracle answers: one training batch is one trial told.
 
-    Any Trainer runs it: ``max_steps`` counts trials, ``max_time``, EarlyStopping and ModelCheckpoint (its step cadence
-    included) work as for any module, and a fit that is resumed from a checkpoint makes the same proposals as one that
-    was never stopped. With a `history` nothing is lost between checkpoints either: trials that were evaluated once are
-    read from it, whatever the checkpoint, so a search that was killed is simply started again.
+    Any Trainer runs it: ``max_steps`` counts trials, ``max_time`` and ModelCheckpoint (its step cadence included) work
+    as for any module, EarlyStopping after each epoch of `trials_an_epoch` (``max_epochs`` is -1 then). A fit that is
+    resumed from a checkpoint makes the same proposals as one that was never stopped. With a `history` nothing is lost
+    between checkpoints either: trials that were evaluated once are read from it, whatever the checkpoint, so a search
+    that was killed is simply started again.
 
     Logs ``query/score`` of each trial, ``query/best`` (the best validation score at the largest budget), ``query/test``
     (the test value of that architecture where the oracle has one; nothing chooses by it), ``query/trials``,
@@ -45,6 +46,7 @@ class QuerySearch(SearchModule):
         in_flight: Trials under way at once.
         executor: Function that makes the executor in which they run; ``None`` for this process, see `Evaluator`.
         timeout: Seconds after which a trial is given up.
+        trials_an_epoch: Trials after which the Trainer begins another epoch; ``None`` for one epoch with all.
 
     Raises:
         ValueError: If a number is not positive, or searcher and oracle have different spaces.
@@ -74,9 +76,15 @@ class QuerySearch(SearchModule):
         in_flight: int = 1,
         executor: Callable[[], Executor] | None = None,
         timeout: float | None = None,
+        trials_an_epoch: int | None = None,
     ) -> None:
         super().__init__(searcher.space)
-        limits = {"trials": trials, "max_cost": max_cost, "max_epochs_trained": max_epochs_trained}
+        limits = {
+            "trials": trials,
+            "trials_an_epoch": trials_an_epoch,
+            "max_cost": max_cost,
+            "max_epochs_trained": max_epochs_trained,
+        }
         if any(value is not None and value <= 0 for value in limits.values()):
             raise ValueError(f"{limits}: each must be positive")
         if oracle.space.name != searcher.space.name:
@@ -85,6 +93,7 @@ class QuerySearch(SearchModule):
                 " both the same space"
             )
         self.searcher, self.oracle, self.trials = searcher, oracle, trials
+        self.trials_an_epoch = trials if trials_an_epoch is None else trials_an_epoch
         self.max_cost = float("inf") if max_cost is None else max_cost
         self.max_epochs_trained = float("inf") if max_epochs_trained is None else max_epochs_trained
         self.history_path = history
@@ -133,7 +142,7 @@ class QuerySearch(SearchModule):
 
     def train_dataloader(self) -> StatefulLoader[int]:
         """A batch for each trial."""
-        return _Turns(self.trials)
+        return _Turns(self.trials_an_epoch)
 
     def configure_optimizers(self) -> Optimizer:
         """An optimiser of the clock alone."""
@@ -153,7 +162,10 @@ class QuerySearch(SearchModule):
         self.spent["epochs"] += result.epochs
         self._tick()
         self._report(result)
-        if self.spent["cost"] >= self.max_cost:
+        told = self.searcher.asked - len(self.searcher.pending)
+        if told >= self.trials and self.trials_an_epoch < self.trials:
+            self._stop(f"{told} trials are told")
+        elif self.spent["cost"] >= self.max_cost:
             self._stop(f"{self.spent['cost']:.0f} s are spent")
         elif self.spent["epochs"] >= self.max_epochs_trained:
             self._stop(f"{self.spent['epochs']:.0f} epochs are spent")

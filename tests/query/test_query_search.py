@@ -106,14 +106,26 @@ def test_early_stopping_and_loggers(tmp_path: Path) -> None:
         def __call__(self, trial: Trial) -> Result:
             return Result(trial, -float(trial.number), 1.0)
 
+    stop = EarlyStopping("query/best", mode="max", patience=2)
+    fit = trainer(stop, max_epochs=-1)
+    fit.fit(QuerySearch(RandomSearch(SPACE), Falling(SPACE), trials=100, trials_an_epoch=5))
+    assert fit.global_step == 15  # the first trial is the best; two epochs bring nothing
+    whole = trainer(max_epochs=-1)
+    whole.fit(QuerySearch(RandomSearch(SPACE), Falling(SPACE), trials=12, trials_an_epoch=5))
+    assert whole.global_step == 12
     module = QuerySearch(RandomSearch(SPACE), Falling(SPACE), trials=30)
-    stop = EarlyStopping("query/best", mode="max", patience=4, check_on_train_epoch_end=False)
-    assert stop.monitor == "query/best"
     fit = trainer(logger=CSVLogger(tmp_path), log_every_n_steps=1)
     fit.fit(module)
     text = (Path(str(fit.log_dir)) / "metrics.csv").read_text().splitlines()
     assert {"query/best", "query/score", "query/cost"} <= set(text[0].split(","))
     assert len(text) == 31
+
+
+def test_a_time_limit_of_the_trainer_holds() -> None:
+    module = QuerySearch(RandomSearch(SPACE), Convolutions(SPACE, seconds=0.05), trials=1000)
+    fit = trainer(max_time={"seconds": 1})
+    fit.fit(module)
+    assert 1 <= fit.global_step < 100
 
 
 def test_what_does_not_fit_is_refused() -> None:
