@@ -424,7 +424,7 @@ BOTH = [
     ("--ckpt_path=none.ckpt", "none.ckpt", "not found"),
 ]
 SEARCH_ONLY = [
-    ("--model.space=nope", "unknown space 'nope'", "darts, darts_no_none, nasbench201"),
+    ("--model.space=nope", "unknown space 'nope'", "darts, darts_no_none, nasbench101, nasbench201"),
     ("--data.datamodule.image_size=12", "image_size=12", "multiple of 8"),
     ("--data.val_fraction=2", "val_fraction=2.0", "between 0 and 1"),
     ("--data.datamodule.batch_size=1000", "less than a batch of 1000", "lower batch_size"),
