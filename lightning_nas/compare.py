@@ -14,9 +14,12 @@ from rich.progress import track
 from lightning_nas.query import Result
 from lightning_nas.query_runs import QueryCLI, is_query
 from lightning_nas.quiet import quiet
-from lightning_nas.reports import require_writable, write_json, write_whole
+from lightning_nas.reports import require_writable, write_report
 
 __all__ = ["compare"]
+
+Search = tuple[Result, list[Result]]
+"""The best result of a search, and all in the order of their trials."""
 
 _SILENT = {"class_path": "lightning_nas.callbacks.GenotypeLogger", "init_args": {"terminal": False}}
 
@@ -44,15 +47,19 @@ def compare(
         )
     folder = require_writable(Path(out))
     jobs = [(path, seed) for seed in range(seeds) for path in recipes]
-    found: dict[str, list[list[Result]]] = {Path(path).stem: [] for path in recipes}
+    found: dict[str, list[Search]] = {Path(path).stem: [] for path in recipes}
     with quiet():
         for path, seed in track(jobs, description=f"{len(jobs)} searches"):
             found[Path(path).stem].append(_run(path, seed, folder, epochs, test))
     _report(found, folder, {"epochs": epochs, "seeds": seeds})
 
 
-def _run(path: str, seed: int, folder: Path, epochs: float, test: str | None) -> list[Result]:
-    """One search, in the order of its trials."""
+def _run(path: str, seed: int, folder: Path, epochs: float, test: str | None) -> Search:
+    """One search.
+
+    Raises:
+        ValueError: If no trial succeeded.
+    """
     name = folder / f"{Path(path).stem}-{seed}"
     options = {
         "seed_everything": seed,
@@ -71,22 +78,14 @@ def _run(path: str, seed: int, folder: Path, epochs: float, test: str | None) ->
     cli = QueryCLI(["--config", path, *(f"--{option}={value}" for option, value in options.items())])
     cli.trainer.fit(cli.model)
     told = cli.model.searcher.asked - len(cli.model.searcher.pending)
-    return [result for result in cli.model.evaluator.history if result.trial.number < told]
-
-
-def best_of(results: list[Result]) -> Result:
-    """The result with the best score at the largest budget.
-
-    Raises:
-        ValueError: If no trial succeeded.
-    """
-    good = [result for result in results if result.ok]
-    if not good:
+    results = [result for result in cli.model.evaluator.history if result.trial.number < told]
+    best = cli.model.searcher.best
+    if best is None:
         raise ValueError(f"no trial succeeded; the first failed with {results[0].error if results else 'nothing'}")
-    return max(good, key=lambda result: (result.trial.budget or np.inf, result.score))
+    return best, results
 
 
-def _report(found: dict[str, list[list[Result]]], folder: Path, setting: dict[str, Any]) -> None:
+def _report(found: dict[str, list[Search]], folder: Path, setting: dict[str, Any]) -> None:
     """Write and print the results."""
     lines = [
         f"{setting['epochs']:g} epochs of training in each search, {setting['seeds']} seeds; percent, mean ± standard"
@@ -96,8 +95,8 @@ def _report(found: dict[str, list[list[Result]]], folder: Path, setting: dict[st
         "|---" * 7 + "|",
     ]
     rows = []
-    for name, runs in found.items():
-        best = [best_of(results) for results in runs]
+    for name, searches in found.items():
+        best, runs = [best for best, _ in searches], [results for _, results in searches]
         full = [sum(r.trial.budget in (None, b.trial.budget) for r in run) for run, b in zip(runs, best, strict=True)]
         columns = {
             "validation": [result.score for result in best],
@@ -110,22 +109,16 @@ def _report(found: dict[str, list[list[Result]]], folder: Path, setting: dict[st
         means = {key: (float(np.mean(values)), float(np.std(values))) for key, values in columns.items()}
         lines.append(f"| {name} | " + " | ".join(f"{mean:.2f} ± {std:.2f}" for mean, std in means.values()) + " |")
         rows.append({"recipe": name} | means)
-    write_whole(folder / "compare.md", lambda new: new.write_text("\n".join(lines) + "\n", encoding="utf-8"))
-    write_json(folder / "compare.json", {"setting": setting, "rows": rows})
-    picture = _picture(found)
-    write_whole(folder / "compare.png", lambda new: picture.savefig(new, dpi=150))
-    print("\n".join(lines))
-    for file in ("compare.md", "compare.json", "compare.png"):
-        print(folder / file)
+    write_report(folder / "compare", lines, {"setting": setting, "rows": rows}, _picture(found))
 
 
-def _picture(found: dict[str, list[list[Result]]]) -> Figure:
+def _picture(found: dict[str, list[Search]]) -> Figure:
     """The best validation score so far over the epochs spent, a line for each seed."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for index, (name, runs) in enumerate(found.items()):
-        for number, results in enumerate(runs):
+        for number, (_, results) in enumerate(runs):
             spent = np.cumsum([result.epochs for result in results])
             best = np.fmax.accumulate([result.score for result in results])
             axes.step(spent, best, where="post", color=f"C{index}", alpha=0.7, label=None if number else name)

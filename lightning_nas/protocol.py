@@ -19,11 +19,8 @@ from rich.progress import track
 
 from lightning_nas.benchmarks import NASBench201
 from lightning_nas.oracles import TableOracle
-from lightning_nas.query import Searcher
-from lightning_nas.query.searchers import RandomSearch, RegularizedEvolution
-from lightning_nas.query.searchers.bohb import BOHB
-from lightning_nas.query.searchers.reinforce import Reinforce
-from lightning_nas.reports import require_writable, write_json, write_whole
+from lightning_nas.query import BOHB, RandomSearch, RegularizedEvolution, Reinforce, Searcher
+from lightning_nas.reports import require_writable, write_report
 
 __all__ = ["CONTESTANTS", "PUBLISHED", "Run", "run_protocol", "simulate"]
 
@@ -199,13 +196,7 @@ def _report(found: dict[tuple[str, str], list[Run]], folder: Path, setting: dict
             {"method": name, "dataset": dataset, "test": test.mean(), "deviation": test.std(), "trials": trials}
         )
     lines += ["", f"{setting['seconds']:.0f} s in all"]
-    write_whole(folder / "protocol.md", lambda new: new.write_text("\n".join(lines) + "\n", encoding="utf-8"))
-    write_json(folder / "protocol.json", {"setting": setting, "rows": rows})
-    picture = _picture(found)
-    write_whole(folder / "protocol.png", lambda new: picture.savefig(new, dpi=150))
-    print("\n".join(lines))
-    for name in ("protocol.md", "protocol.json", "protocol.png"):
-        print(folder / name)
+    write_report(folder / "protocol", lines, {"setting": setting, "rows": rows}, _picture(found))
 
 
 def _picture(found: dict[tuple[str, str], list[Run]]) -> Figure:

@@ -94,6 +94,14 @@ class Benchmark(ABC):
             ValueError: If the benchmark has no such data set.
         """
 
+    def metrics(self, genotype: Genotype) -> dict[str, float]:
+        """What the benchmark knows of an architecture besides its training: parameters, latencies, by name.
+
+        Raises:
+            ValueError: If it knows nothing, or has no such architecture.
+        """
+        raise ValueError(f"{self.name} knows nothing but trainings; leave the further figures out")
+
     def choose(self, dataset: str | None, epochs: int | None) -> tuple[str, int]:
         """The data set and the budget of a question, the defaults filled in.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import combinations, product
@@ -33,9 +34,9 @@ class _Modules(Benchmark):
         self._order = np.argsort(table.hashes)
         self._sorted = table.hashes[self._order]
 
+    @abstractmethod
     def module(self, genotype: Genotype) -> tuple[Matrix, tuple[str, ...]]:
         """The matrix and the operations of a genotype."""
-        raise NotImplementedError
 
     def row(self, genotype: Genotype) -> int:
         """Where the table has an architecture.

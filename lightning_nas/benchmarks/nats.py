@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -67,9 +68,9 @@ class NATSTable(Benchmark):
         self._correct = table.get("c10_val_correct_of_25000")
         self._n_runs = table.get("n_runs")
 
+    @abstractmethod
     def read_archs(self, table: Mapping[str, Array]) -> Iterator[Genotype]:
         """The genotypes of the table's rows."""
-        raise NotImplementedError
 
     def query(  # noqa: D102
         self, genotype: Genotype, dataset: str | None = None, epochs: int | None = None, run: int | None = None

@@ -15,7 +15,7 @@ from lightning_nas.arch import Genotype
 from lightning_nas.micro.claims import claims
 from lightning_nas.micro.runs import read
 from lightning_nas.micro.table import MicroTable
-from lightning_nas.reports import write_json, write_whole
+from lightning_nas.reports import write_report
 
 __all__ = ["random_search", "report_study", "summarise"]
 
@@ -143,15 +143,9 @@ def report_study(log: Path, setting: Mapping[str, Any], source: str, folder: Pat
         lines.append(f"| {name} | {parts[0]} | {parts[1]} |")
     found_claims = claims(runs, rows)
     lines += ["", *(f"* {line}" for line in found_claims)]
-    write_whole(folder / "study.md", lambda new: new.write_text("\n".join(lines) + "\n", encoding="utf-8"))
-    write_json(
-        folder / "study.json", {"table": rows, "correlations": correlations, "claims": found_claims, "setting": setting}
-    )
-    picture = _picture(runs, table)
-    write_whole(folder / "study.png", lambda new: picture.savefig(new, dpi=150, bbox_inches="tight"))
-    print("\n".join(lines))
-    for name in ("study.md", "study.json", "study.png", log.name):
-        print(folder / name)
+    values = {"table": rows, "correlations": correlations, "claims": found_claims, "setting": setting}
+    write_report(folder / "study", lines, values, _picture(runs, table))
+    print(folder / log.name)
 
 
 def _picture(runs: Mapping[str, Sequence[Record]], table: MicroTable) -> Figure:

@@ -61,9 +61,7 @@ class TableOracle(Oracle):
         if trial.trained:
             before = self._record(trial, trial.trained)
             seconds, epochs = seconds - before.seconds, epochs - before.epochs
-        figures: Mapping[str, float] = {}
-        if self.costs:
-            figures = getattr(self.benchmark, "metrics")(trial.genotype)  # noqa: B009
+        figures = self.benchmark.metrics(trial.genotype) if self.costs else {}
         return Result(trial, record.val, seconds, epochs, "table", record.test, figures)
 
     def _record(self, trial: Trial, budget: float | None) -> Record:

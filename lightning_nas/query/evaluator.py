@@ -92,7 +92,7 @@ class Evaluator:
         self.history = History(oracle.space) if history is None else history
         self._make, self._executor = executor, None if executor is None else executor()
         self._queue: deque[Trial] = deque()
-        self._running: dict[int, Future[Result]] = {}
+        self._running: dict[Trial, Future[Result]] = {}
 
     def step(self, searcher: Searcher) -> Result | None:
         """Fill up what is under way, wait for the oldest trial, tell its result.
@@ -115,7 +115,7 @@ class Evaluator:
     def _start(self, trial: Trial) -> None:
         self._queue.append(trial)
         if self._executor is not None and self.history.find(trial) is None:
-            self._running[trial.number] = self._submit(trial)
+            self._running[trial] = self._submit(trial)
 
     def _submit(self, trial: Trial) -> Future[Result]:
         """Hand a trial to the executor, to a new one if it is broken."""
@@ -142,36 +142,35 @@ class Evaluator:
         if self._executor is None:
             self.history.add(answer(self.oracle, self._informed(trial)))
             return self.history[trial.number]
-        while trial.number in self._running:
+        while trial in self._running:
             self._harvest()
         return self.history[trial.number]
 
     def _harvest(self) -> None:
         """Wait for any trial to end, and keep all that have."""
-        numbers = {future: number for number, future in self._running.items()}
-        done, _ = wait(numbers, return_when="FIRST_COMPLETED")
+        trials = {future: trial for trial, future in self._running.items()}
+        done, _ = wait(trials, return_when="FIRST_COMPLETED")
         broken = {future for future in done if isinstance(future.exception(), BrokenExecutor)}
         for future in done - broken:
-            self._keep(numbers[future], future)
+            self._keep(trials[future], future)
         if broken:
-            self._rescue(sorted(self._running))
+            self._rescue()
 
-    def _keep(self, number: int, future: Future[Result]) -> None:
+    def _keep(self, trial: Trial, future: Future[Result]) -> None:
         """Put what a trial has come to into the history."""
-        trial = next(trial for trial in self._queue if trial.number == number)
         error = future.exception()
         if error is not None:
             within = "" if self.timeout is None else f" or gave no answer within {self.timeout:g} s"
             reason = f"the worker died{within} ({type(error).__name__}: {error})"
         self.history.add(future.result() if error is None else Result.failed(trial, reason[:500]))
-        del self._running[number]
+        del self._running[trial]
 
-    def _rescue(self, numbers: list[int]) -> None:
+    def _rescue(self) -> None:
         """A worker died and its pool with it: run what was under way one by one, so that the culprit shows itself."""
-        for number in numbers:
-            future = self._submit(next(trial for trial in self._queue if trial.number == number))
+        for trial in list(self._running):  # in the order of their numbers
+            future = self._submit(trial)
             wait([future])
-            self._keep(number, future)
+            self._keep(trial, future)
 
     def close(self) -> None:
         """Let go of the executor and of the history."""

@@ -5,6 +5,7 @@ from lightning_nas.reports.artifacts import (
     require_writable,
     write_genotype,
     write_json,
+    write_report,
     write_summary,
 )
 from lightning_nas.reports.cells import draw_figure, draw_text, save_drawing
@@ -23,6 +24,7 @@ __all__ = [
     "save_drawing",
     "write_genotype",
     "write_json",
+    "write_report",
     "write_summary",
     "write_whole",
 ]

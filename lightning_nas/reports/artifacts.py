@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from lightning_nas.arch import Genotype
 from lightning_nas.reports.cells import save_drawing
 from lightning_nas.reports.files import write_whole
 from lightning_nas.spaces import Space
 
-__all__ = ["list_artifacts", "require_writable", "write_genotype", "write_json", "write_summary"]
+__all__ = ["list_artifacts", "require_writable", "write_genotype", "write_json", "write_report", "write_summary"]
 
 
 def require_writable(folder: Path) -> Path:
@@ -54,6 +56,24 @@ def write_json(path: Path, value: Mapping[str, Any]) -> Path:
     """Write a file of JSON; a number that JSON does not have (NaN, infinity) becomes null."""
     text = json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
     return write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_report(stem: Path, lines: Sequence[str], values: Mapping[str, Any], picture: Figure) -> None:
+    """Write a report as text (``.md``), figures (``.json``) and picture (``.png``), print the text and the paths.
+
+    Args:
+        stem: The files without their endings.
+        lines: The text.
+        values: The figures, see `write_json`.
+        picture: The picture.
+    """
+    text = "\n".join(lines)
+    paths = (
+        write_whole(stem.with_suffix(".md"), lambda new: new.write_text(text + "\n", encoding="utf-8")),
+        write_json(stem.with_suffix(".json"), values),
+        write_whole(stem.with_suffix(".png"), lambda new: picture.savefig(new, dpi=150, bbox_inches="tight")),
+    )
+    print(text, *paths, sep="\n")
 
 
 def list_artifacts(folder: Path) -> str:

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lightning_nas.arch import Decisions, Genotype, Sample
@@ -94,9 +95,19 @@ class Space(ABC):
     def discretize(self, scores: Mapping[str, Tensor], exclude: tuple[str, ...] | None = None) -> Genotype:
         """The genotype that scores ``group -> (rows, choices)`` select (closed choices score ``-inf``)."""
 
-    @abstractmethod
     def vertex(self, genotype: Genotype) -> Sample:
-        """The sample under which the supernet computes exactly this architecture, executing nothing else."""
+        """The sample under which the supernet computes exactly this architecture, executing nothing else.
+
+        Weight one for each choice kept; nothing is active in a decision that does not apply.
+        """
+        picks = self.check(genotype).picks
+        weights, active = {}, {}
+        for group, rows in self.decisions.items():
+            active[group] = tuple(picks.get(row.name, ()) for row in rows)
+            weights[group] = torch.zeros(len(rows), max(len(row.choices) for row in rows))
+            for index, kept in enumerate(active[group]):
+                weights[group][index, list(kept)] = 1.0
+        return Sample(weights, active)
 
     @abstractmethod
     def format(self, genotype: Genotype) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lightning_nas.arch import Decisions, Genotype, Sample
+from lightning_nas.arch import Decisions, Genotype
 from lightning_nas.spaces.base import Space
 from lightning_nas.spaces.cell_space import check_pick
 
@@ -69,16 +69,6 @@ class IndependentSpace(Space):
                 value[banned if len(banned) < len(row.choices) else []] = -torch.inf
                 picks[row.name] = (int(torch.sort(value, descending=True, stable=True).indices[0]),)
         return self.check(Genotype(self.name, picks))
-
-    def vertex(self, genotype: Genotype) -> Sample:  # noqa: D102
-        picks = self.check(genotype).picks
-        weights, active = {}, {}
-        for group, rows in self.decisions.items():
-            active[group] = tuple(picks[row.name] for row in rows)
-            weights[group] = torch.zeros(len(rows), max(len(row.choices) for row in rows))
-            for index, (choice,) in enumerate(active[group]):
-                weights[group][index, choice] = 1.0
-        return Sample(weights, active)
 
     def from_indices(self, indices: Sequence[int]) -> Genotype:
         """The genotype with these choices, in `order`."""

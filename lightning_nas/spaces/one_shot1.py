@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_nas.arch import Decision, Genotype, Sample
+from lightning_nas.arch import Decision, Genotype
 from lightning_nas.ops import ReLUConvBN
 from lightning_nas.spaces.base import CellGraph, Space
 from lightning_nas.spaces.cell_space import check_pick
@@ -159,16 +159,6 @@ class NASBench1Shot1Space(Space):
                 best = torch.sort(value, descending=True, stable=True).indices[: row.keep]
                 picks[row.name] = tuple(best.tolist())
         return self.check(Genotype(self.name, picks))
-
-    def vertex(self, genotype: Genotype) -> Sample:  # noqa: D102
-        picks = self.check(genotype).picks
-        weights, active = {}, {}
-        for group, rows in self.decisions.items():
-            weights[group] = torch.zeros(len(rows), max(len(row.choices) for row in rows))
-            for index, row in enumerate(rows):
-                weights[group][index, list(picks[row.name])] = 1.0
-            active[group] = tuple(picks[row.name] for row in rows)
-        return Sample(weights, active)
 
     def format(self, genotype: Genotype) -> str:
         """JSON in one line: the operation of each block, the parents of each block and, at the end, of the output."""

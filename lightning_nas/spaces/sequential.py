@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
-from lightning_nas.arch import Decisions, Genotype, Sample
+from lightning_nas.arch import Decisions, Genotype
 from lightning_nas.spaces.base import Space
 
 __all__ = ["SequentialSpace"]
@@ -139,17 +138,6 @@ class SequentialSpace(Space):
             if kept:
                 picks[name] = (max(kept, key=value[name].__getitem__),)
         return Genotype(self.name, picks)
-
-    def vertex(self, genotype: Genotype) -> Sample:
-        """Weight one for each choice kept; nothing is active in a decision that does not apply."""
-        picks = self.check(genotype).picks
-        weights, active = {}, {}
-        for group, rows in self.decisions.items():
-            active[group] = tuple(picks.get(row.name, ()) for row in rows)
-            weights[group] = torch.zeros(len(rows), max(len(row.choices) for row in rows))
-            for index, kept in enumerate(active[group]):
-                weights[group][index, list(kept)] = 1.0
-        return Sample(weights, active)
 
     def format(self, genotype: Genotype) -> str:
         """The choices of all decisions that apply, behind the name of the space."""
