@@ -21,10 +21,10 @@ from lightning_nas.micro import build_micro, run_study
 from lightning_nas.mistakes import one_line
 from lightning_nas.protocol import run_protocol
 from lightning_nas.query.miller import four_quadrants
-from lightning_nas.query_runs import is_query, run_query
+from lightning_nas.query_runs import run_either_search
 from lightning_nas.quickstart import quickstart
 from lightning_nas.reports import draw_text, require_writable, save_drawing
-from lightning_nas.runs import run_search, run_train
+from lightning_nas.runs import run_train
 from lightning_nas.spaces import GENOTYPES, SPACES, load_genotype
 from lightning_nas.training import NonFiniteLossError
 
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     A mistake of the user ends in one line and exit code 1; set ``LIGHTNING_NAS_TRACEBACK=1`` for the whole trace.
     """
     args = sys.argv[1:] if argv is None else argv
-    commands = {"search": run_query if is_query(args[1:]) else run_search, "train": run_train}
+    commands = {"search": run_either_search, "train": run_train}
     try:
         if args and args[0] in commands:
             commands[args[0]](args[1:])

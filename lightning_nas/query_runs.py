@@ -11,9 +11,9 @@ import yaml
 from lightning_nas.methods import QuerySearch
 from lightning_nas.oracles import give_data
 from lightning_nas.reports import draw_text, plot_regret, write_genotype
-from lightning_nas.runs import RunCLI
+from lightning_nas.runs import RunCLI, run_search
 
-__all__ = ["is_query", "run_query"]
+__all__ = ["QueryCLI", "is_query", "run_either_search", "run_query"]
 
 
 def is_query(args: list[str]) -> bool:
@@ -71,3 +71,8 @@ def run_query(args: list[str]) -> None:
     failed = {str(result.trial.number): result.error for result in search.evaluator.history if not result.ok}
     cli.finish(summary | {"failed": failed, "search_seconds": time.perf_counter() - start})
     print(f"\ntrain it: lightning-nas train --config recipes/derived/... --genotype {paths[0]}")
+
+
+def run_either_search(args: list[str]) -> None:
+    """The search that the options name: one by queries, or a differentiable one."""
+    (run_query if is_query(args) else run_search)(args)

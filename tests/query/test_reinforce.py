@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from asked import proposals
 
 from lightning_nas.arch import Decision
 from lightning_nas.query import Result, Searcher, Trial
@@ -170,15 +171,7 @@ def test_a_loaded_searcher_goes_on_in_the_same_way(name: str, optimizer: Any) ->
     one.tell([Result.failed(waiting[0], "out of memory")])
     other = Reinforce(name, lr=0.1, optimizer=optimizer, entropy=0.1, seed=6)
     other.load_state_dict(through_torch(one.state_dict()))
-    histories = []
-    for searcher in (one, other):
-        seen = []
-        for _ in range(20):
-            seen += [searcher.space.format(trial.genotype) for trial in searcher.ask()]
-            trial = next(iter(searcher.pending.values()))
-            searcher.tell([Result(trial, score(trial))])
-        histories.append(seen)
-    assert histories[0] == histories[1]
+    assert proposals(one, score) == proposals(other, score)
     assert one.failures == other.failures == 1
 
 
