@@ -49,5 +49,7 @@ def test_query_recipe_runs(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
     said = capsys.readouterr().out
     assert all(file in said for file in ("genotype.json", "regret.png", "summary.json"))
     if trained:
+        assert f"runs/{name}/history.sqlite" in said
+        assert f"runs/{name}/trainings" in said
         with sqlite3.connect(tmp_path / "runs" / name / "history.sqlite") as file:
             assert [row[0] for row in file.execute("SELECT number FROM results ORDER BY number")] == [0, 1, 2]
