@@ -45,7 +45,7 @@ def commands() -> list[list[str]]:
 def test_two_commands_stand_alone() -> None:
     assert blocks("bash")[:2] == [
         "python -m venv .venv && .venv/bin/pip install -e . && .venv/bin/lightning-nas quickstart\n",
-        ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest\n",
+        ".venv/bin/pip install -e '.[test]' && .venv/bin/pytest -n 2 --dist worksteal\n",
     ]
 
 
