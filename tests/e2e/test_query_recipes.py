@@ -27,15 +27,25 @@ def test_there_are_recipes_and_they_are_told_from_others() -> None:
     assert not is_query(["--config=nowhere.yaml", "--model=DARTS"])
 
 
+def train_supernet() -> None:
+    """What the recipe that searches with shared weights begins with."""
+    small = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--model.samples=1", "--model.batches=1"]
+    main(["search", "--config", str(ROOT / "recipes" / "search" / "digits_spos.yaml"), *small])
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_query_recipe_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     recipe = yaml.safe_load(path.read_text())
-    trained = recipe["model"]["init_args"]["oracle"]["class_path"].endswith("TrainingOracle")
-    if not trained and not (DATA / "nb201.npz").is_file():
+    oracle = recipe["model"]["init_args"]["oracle"]["class_path"].rsplit(".", 1)[1]
+    trained, shared = oracle == "TrainingOracle", oracle == "SupernetOracle"
+    if not trained and not shared and not (DATA / "nb201.npz").is_file():
         pytest.skip(f"there is no nb201.npz in {DATA}; set LIGHTNING_NAS_DATA")
     monkeypatch.setenv("LIGHTNING_NAS_DATA", str(DATA))
     monkeypatch.chdir(tmp_path)
     options = [f"--model.oracle.{option}" for option in SMALL] if trained else []
+    if shared:
+        train_supernet()
+        options.append("--model.oracle.batches=1")
     options += ["--model.trials=3", "--trainer.enable_progress_bar=false"]
     if path.stem == "digits_asha":
         options.append("--model.executor=null")  # the executor has a test of its own
@@ -48,8 +58,9 @@ def test_query_recipe_runs(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert summary["failed"] == {}
     said = capsys.readouterr().out
     assert all(file in said for file in ("genotype.json", "regret.png", "summary.json"))
-    if trained:
+    if trained or shared:
         assert f"runs/{name}/history.sqlite" in said
+    if trained:
         assert f"runs/{name}/trainings" in said
         with sqlite3.connect(tmp_path / "runs" / name / "history.sqlite") as file:
             assert [row[0] for row in file.execute("SELECT number FROM results ORDER BY number")] == [0, 1, 2]
