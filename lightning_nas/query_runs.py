@@ -70,7 +70,8 @@ def run_query(args: list[str]) -> None:
     summary |= {"score": best.score, "test": best.test, "trial": best.trial.number, "spent": dict(search.spent)}
     failed = {str(result.trial.number): result.error for result in search.evaluator.history if not result.ok}
     cli.finish(summary | {"failed": failed, "search_seconds": time.perf_counter() - start})
-    for path in (search.history_path, getattr(search.oracle, "folder", None)):
+    oracles = (search.oracle, *getattr(search.oracle, "oracles", ()))
+    for path in (search.history_path, *(getattr(oracle, "folder", None) for oracle in oracles)):
         if path is not None:
             print(path)
     print(f"\ntrain it: lightning-nas train --config recipes/derived/... --genotype {paths[0]}")

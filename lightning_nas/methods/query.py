@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.rank_zero import rank_zero_info
@@ -110,10 +110,20 @@ class QuerySearch(SearchModule):
         return self.searcher.genotype()
 
     def columns(self) -> dict[str, list[float]]:
-        """The history by column, in the order of the trials: ``score``, ``cost``, and ``best`` so far."""
+        """The history by column, in the order of the trials: ``score``, ``cost``, and ``best`` so far.
+
+        The best is that at the largest budget so far. Scores without training have another scale than accuracies:
+        where there are both, they are NaN.
+        """
         results = list(self.evaluator.history)
-        scores = [result.score for result in results]
-        best = [float(score) for score in np.fmax.accumulate(scores)] if scores else []
+        trained = {result.source != "zero-cost" for result in results if result.ok}
+        scores = [result.score if len(trained) < 2 or result.source != "zero-cost" else math.nan for result in results]
+        best, merit = [], (-math.inf, math.nan)
+        for result, score in zip(results, scores, strict=True):
+            budget = math.inf if result.trial.budget is None else result.trial.budget
+            if not math.isnan(score) and (math.isnan(merit[1]) or (budget, score) > merit):
+                merit = budget, score
+            best.append(merit[1])
         return {"score": scores, "cost": [result.cost for result in results], "best": best}
 
     # --- what a fit starts and ends with

@@ -26,8 +26,8 @@ class TableOracle(Oracle):
     Args:
         benchmark: The benchmark.
         dataset: One of its data sets; ``None`` for its first.
-        run: ``"random"`` for one of the runs, drawn anew for each trial, as a search would see; ``"mean"`` over them;
-            or the number of a run.
+        run: ``"random"`` for one of the runs, drawn anew for each trial, as a search would see (that of the trial it
+            continues, if it does); ``"mean"`` over them; or the number of a run.
         costs: Whether results have the architecture's further figures (parameters, latencies) as metrics, where the
             benchmark knows them.
         seed: Seed of the draws of runs.
@@ -69,7 +69,8 @@ class TableOracle(Oracle):
         run = self.run
         if run == "random":
             runs = self.benchmark.runs(trial.genotype, self.dataset, epochs)
-            run = random.Random(f"{self.seed}/{trial.number}").randrange(runs) if runs > 1 else 0  # noqa: S311
+            first = trial.number if trial.continues is None else trial.continues
+            run = random.Random(f"{self.seed}/{first}").randrange(runs) if runs > 1 else 0  # noqa: S311
         number = run if isinstance(run, int) else None
         return self.benchmark.query(trial.genotype, self.dataset, epochs, number)
 

@@ -141,19 +141,26 @@ class CellSpace(Space):
         return self.from_rows(rows)
 
     def mutate(self, genotype: Genotype, rng: random.Random) -> Genotype:  # noqa: D102
-        return rng.choice(list(self.neighbors(genotype)))
+        rows = {kind: self.kept_rows(self.check(genotype), kind) for kind in self.kinds}
+        kind, kept = rng.choice(list(self._changes(rows)))
+        return self.from_rows(rows | {kind: kept})
 
     def neighbors(self, genotype: Genotype) -> Iterator[Genotype]:  # noqa: D102
         rows = {kind: self.kept_rows(self.check(genotype), kind) for kind in self.kinds}
+        for kind, kept in self._changes(rows):
+            yield self.from_rows(rows | {kind: kept})
+
+    def _changes(self, rows: Mapping[str, Mapping[int, int]]) -> Iterator[tuple[str, dict[int, int]]]:
+        """What may be kept instead in one kind of cell, for each neighbor."""
         for kind, kept in rows.items():
             for row, choice in kept.items():
                 for other in self._ops(kind, row):
                     if other != choice:
-                        yield self.from_rows(rows | {kind: kept | {row: other}})
+                        yield kind, {**kept, row: other}
                 for new in sorted(self._rows_beside(row) - set(kept)):
                     rest = {r: c for r, c in kept.items() if r != row}
                     for moved in self._moved(kind, row, choice, new):
-                        yield self.from_rows(rows | {kind: rest | {new: moved}})
+                        yield kind, {**rest, new: moved}
 
     def _moved(self, kind: str, row: int, choice: int, new: int) -> list[int]:
         """What an edge may do where it moves to: the same, or what its list lacks; all if the new list lacks its own.
