@@ -17,6 +17,7 @@ from lightning_nas.compare import compare
 from lightning_nas.costs.command import latency
 from lightning_nas.derived import DerivedNetwork
 from lightning_nas.flops import count_macs, count_parameters
+from lightning_nas.label_study import run_race, run_taus, write_scores
 from lightning_nas.micro import build_micro, run_study
 from lightning_nas.mistakes import one_line
 from lightning_nas.protocol import run_protocol
@@ -104,7 +105,14 @@ def main(argv: list[str] | None = None) -> None:
                 "micro": build_micro,
                 "study": run_study,
                 "compare": compare,
-                "benchmark": {"convert": convert, "convert101": convert101, "protocol": run_protocol},
+                "benchmark": {
+                    "convert": convert,
+                    "convert101": convert101,
+                    "protocol": run_protocol,
+                    "race": run_race,
+                    "taus": run_taus,
+                    "scores": write_scores,
+                },
                 "four-quadrants": four_quadrants,
             }
             auto_cli(parts, args=args, prog="lightning-nas", as_positional=True)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 import lightning as L
 from torch import Tensor, nn
 
+from lightning_nas.arch import Genotype
 from lightning_nas.derived import DerivedNetwork
 from lightning_nas.oracles.batches import first_batches, needed, seeded
 from lightning_nas.query.trial import Oracle, Result, Trial
 from lightning_nas.spaces import Space, get_space
 
-__all__ = ["ZeroCostOracle", "network_seed"]
+__all__ = ["ZeroCostOracle", "ZeroCostScore", "network_seed"]
 
 
 def network_seed(seed: int, text: str) -> int:
@@ -80,3 +81,26 @@ class ZeroCostOracle(Oracle):
             )
             score = float(self.score(network, x, y))
         return Result(trial, score, time.perf_counter() - start, source="zero-cost")
+
+
+class ZeroCostScore:
+    """A zero-cost oracle as a function from a genotype to its score, for a `ScoreEncoder`.
+
+    Args:
+        oracle: The oracle. In a recipe it names a data module of its own, and the recipe has one as well.
+
+    Example:
+        >>> import random
+        >>> from lightning_nas.data import DigitsDataModule
+        >>> from lightning_nas.proxies import naswot
+        >>> score = ZeroCostScore(ZeroCostOracle("nasbench201", naswot, DigitsDataModule(batch_size=8), 4, 1))
+        >>> score(score.oracle.space.sample(random.Random(0))) > 0
+        True
+    """
+
+    def __init__(self, oracle: ZeroCostOracle) -> None:
+        self.oracle = oracle
+
+    def __call__(self, genotype: Genotype) -> float:
+        """The score, which may be infinite or NaN."""
+        return self.oracle(Trial(0, genotype, budget=0.0)).score

@@ -6,6 +6,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from itertools import combinations, product
 from math import comb, prod
 
@@ -171,28 +172,26 @@ class WholeSpace(Proposal):
         if largest < 1:
             raise ValueError(f"largest={largest}: give a positive size")
         self.largest, self.pool = largest, RandomPool(pool)
-        self._known: dict[str, tuple[Genotype, ...]] = {}
 
     def __call__(self, space: Space, labels: Labels, rng: random.Random) -> Sequence[Genotype]:
         """The space, or a random pool of it."""
-        if space.name not in self._known:
-            self._known[space.name] = tuple(_all(space, self.largest))
-        return self._known[space.name] or self.pool(space, labels, rng)
+        return _all(space, self.largest) or self.pool(space, labels, rng)
 
 
-def _all(space: Space, largest: int) -> list[Genotype]:
+@lru_cache(maxsize=8)
+def _all(space: Space, largest: int) -> tuple[Genotype, ...]:
     """One of each kind of equal architectures of a space; none if it has more than `largest` architectures."""
     rng = random.Random(0)  # noqa: S311
     drawn = [space.sample(rng) for _ in range(5 * int(largest**0.5) + 2)]
     if len(set(drawn)) == len(drawn):  # in a small space some would be drawn twice
-        return []
+        return ()
     rows = {row.name: row for rows in space.decisions.values() for row in rows}
     every: Iterable[Genotype]
     if all(len(genotype.picks) == len(rows) for genotype in drawn):
         every = _combinations(space, rows, largest)
     else:
         every = _closure(space, drawn[0], largest)
-    return list(dict.fromkeys(map(space.canonical, every)))
+    return tuple(dict.fromkeys(map(space.canonical, every)))
 
 
 def _combinations(space: Space, rows: Mapping[str, Decision], largest: int) -> Iterator[Genotype]:

@@ -53,6 +53,12 @@ def operation_graph(space: Space, genotype: Genotype, prune: bool = False) -> Op
         >>> operation_graph(space, space.parse(text), prune=True)
         OperationGraph(labels=('input', 'nor_conv_3x3', 'nor_conv_1x1', 'output'), edges=((0, 1), (1, 2), (2, 3)))
     """
+    return _graph(space, genotype, prune)
+
+
+@lru_cache(maxsize=20_000)
+def _graph(space: Space, genotype: Genotype, prune: bool) -> OperationGraph:
+    """The same; kept, as searches ask for the same graphs again and again."""
     labels: list[str] = []
     edges: list[tuple[int, int]] = []
     for graph in space.graphs(genotype).values():

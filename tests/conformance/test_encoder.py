@@ -9,7 +9,16 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from lightning_nas.arch import Genotype
 from lightning_nas.query.encoders import AdjacencyEncoder, Encoded, Encoder, GraphEncoder, Graphs, PathEncoder, select
+from lightning_nas.query.encoders.arch2vec import Arch2Vec
+from lightning_nas.query.encoders.score import ScoreEncoder
+from lightning_nas.query.encoders.tokens import TokenEncoder
+
+
+def decisions(genotype: Genotype) -> float:
+    return float(sum(sum(kept) for kept in genotype.picks.values()))
+
 
 ENCODERS: dict[str, Callable[[str], Encoder]] = {
     "one-hot": lambda space: AdjacencyEncoder(space),
@@ -18,6 +27,9 @@ ENCODERS: dict[str, Callable[[str], Encoder]] = {
     "path": lambda space: PathEncoder(space, 40),
     "graph": lambda space: GraphEncoder(space),
     "pruned graph": lambda space: GraphEncoder(space, prune=True),
+    "tokens": lambda space: TokenEncoder(space),
+    "arch2vec": lambda space: Arch2Vec(space, number=20, passes=1, hidden=8),
+    "score": lambda space: ScoreEncoder(space, decisions),
 }
 SPACES = ("nasbench201", "nasbench101", "nasbench1shot1_1", "darts", "small_sep", "enas_micro", "proxyless_mobile")
 

@@ -11,14 +11,54 @@ from torchmetrics.functional.regression import kendall_rank_corrcoef
 
 from lightning_nas.arch import Genotype
 from lightning_nas.query.encoders import AdjacencyEncoder, Encoder, GraphEncoder, select
+from lightning_nas.query.encoders.score import ScoreEncoder
+from lightning_nas.query.encoders.tokens import TokenEncoder
 from lightning_nas.query.predictors import NearestNeighbor, Predictor
+from lightning_nas.query.predictors.boosting import Boosting
+from lightning_nas.query.predictors.dngo import DNGO
+from lightning_nas.query.predictors.gates import GATES
+from lightning_nas.query.predictors.gaussian_process import GaussianProcess
+from lightning_nas.query.predictors.gcn import GIN, DirectedGCN, GlobalGCN
+from lightning_nas.query.predictors.lstm import LSTMPredictor
+from lightning_nas.query.predictors.mlp import MLPEnsemble
+from lightning_nas.query.predictors.nao import NAOPredictor, SemiNASPredictor
+from lightning_nas.query.predictors.neural import NeuralPredictor
+from lightning_nas.query.predictors.otmann import OTMANN
+from lightning_nas.query.predictors.ranker import Ranker
+from lightning_nas.query.predictors.weisfeiler_lehman import WeisfeilerLehman
+from lightning_nas.query.predictors.zero_cost import ZeroCost
 
 SPACE = "nasbench201"
 FLAT = AdjacencyEncoder(SPACE)
 GRAPH = GraphEncoder(SPACE)
+PRUNED = GraphEncoder(SPACE, prune=True)
+TOKENS = TokenEncoder(SPACE)
+SCORED = ScoreEncoder(
+    SPACE, lambda genotype: sum((0.0, 0.5, 3.0, 6.0, 1.0)[k] for (k,) in genotype.picks.values()), FLAT
+)
 
 PREDICTORS: dict[str, tuple[Encoder, Callable[[], Predictor]]] = {
     "NearestNeighbor": (FLAT, lambda: NearestNeighbor()),
+    "GaussianProcess": (FLAT, lambda: GaussianProcess(steps=20)),
+    "GaussianProcess, log error": (FLAT, lambda: GaussianProcess(steps=20, target="log_error")),
+    "GaussianProcess, WL": (GRAPH, lambda: GaussianProcess(WeisfeilerLehman(), 20, scale=False)),
+    "GaussianProcess, OTMANN": (PRUNED, lambda: GaussianProcess(OTMANN(PRUNED.vocabulary), 10)),
+    "MLPEnsemble": (FLAT, lambda: MLPEnsemble(3, 3, passes=60)),
+    "DNGO": (FLAT, lambda: DNGO(width=32, passes=60)),
+    "Boosting": (FLAT, lambda: Boosting(2, 40)),
+    "NeuralPredictor": (GRAPH, lambda: NeuralPredictor(32, 2, 32, lr=3e-3, passes=60)),
+    "NeuralPredictor, two stages": (GRAPH, lambda: NeuralPredictor(32, 2, 32, lr=3e-3, passes=60, quantile=0.2)),
+    "Ranker, hinge": (GRAPH, lambda: Ranker(lambda kinds: DirectedGCN(kinds, 32, 2), passes=40)),
+    "Ranker, bce, several": (GRAPH, lambda: Ranker(lambda kinds: GIN(kinds), loss="bce", passes=30, members=2)),
+    "Ranker, relation": (GRAPH, lambda: Ranker(lambda kinds: GlobalGCN(kinds, 32, 3), loss="relation", passes=60)),
+    "GATES": (GRAPH, lambda: GATES(width=32, layers=3, hidden=(32,), batch=20, passes=40)),
+    "LSTMPredictor": (TOKENS, lambda: LSTMPredictor(len(TOKENS.vocabulary), 32, 16, members=2, passes=60)),
+    "NAOPredictor": (TOKENS, lambda: NAOPredictor(len(TOKENS.vocabulary), 32, 16, passes=150, batch=20)),
+    "SemiNASPredictor": (
+        TOKENS,
+        lambda: SemiNASPredictor(len(TOKENS.vocabulary), TOKENS(cells(100, 77)), hidden=32, passes=100, more_passes=5),
+    ),
+    "ZeroCost": (SCORED, lambda: ZeroCost(NearestNeighbor())),
 }
 every = pytest.mark.parametrize("name", PREDICTORS)
 

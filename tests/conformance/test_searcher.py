@@ -17,24 +17,38 @@ from toys import quiet_trainer
 from lightning_nas.arch import Genotype
 from lightning_nas.methods import QuerySearch
 from lightning_nas.query import Evaluator, History, Oracle, Result, Searcher, Trial, searchers
+from lightning_nas.query.encoders import AdjacencyEncoder
+from lightning_nas.query.predictors import NearestNeighbor
 from lightning_nas.query.searchers import (
     ASHA,
+    BANANAS,
     BOHB,
+    BRPNAS,
     CGP,
+    NAO,
+    NASBOT,
+    NASBOWL,
     NASRL,
     NSGA2,
+    PNAS,
+    Arch2VecBO,
     BlockQNN,
     CurveExtrapolation,
+    GATESSearch,
     GeneticCNN,
     HierarchicalEvolution,
     Hyperband,
     LocalSearch,
     MetaQNN,
     NASNetPPO,
+    NeuralPredictorSearch,
+    PredictorSearch,
     QLearning,
     RandomSearch,
+    RankNOSH,
     RegularizedEvolution,
     Reinforce,
+    SemiNAS,
     SuccessiveHalving,
     TournamentEvolution,
 )
@@ -45,6 +59,8 @@ from lightning_nas.spaces.nas_rl import NASRLSpace
 
 CELL = get_space("nasbench201")
 STAGES = ((1.0, 8), (0.3, 1000))
+
+SIMPLE: dict[str, Any] = {"encoder": AdjacencyEncoder(CELL), "predictor": NearestNeighbor()}
 
 SEARCHERS: dict[str, Callable[[int], Searcher]] = {
     "RandomSearch": lambda seed: RandomSearch(CELL, seed=seed),
@@ -72,6 +88,19 @@ SEARCHERS: dict[str, Callable[[int], Searcher]] = {
     "Hyperband": lambda seed: Hyperband(CELL, 1, 9, seed=seed),
     "BOHB": lambda seed: BOHB(CELL, 1, 9, samples=8, random_fraction=0.1, seed=seed),
     "BOHB, darts": lambda seed: BOHB("darts", 1, 3, samples=8, random_fraction=0.1, seed=seed),
+    "PredictorSearch": lambda seed: PredictorSearch(AdjacencyEncoder(CELL), NearestNeighbor(), batch=7, seed=seed),
+    "BANANAS": lambda seed: BANANAS(CELL, mutants=20, members=2, passes=3, batch=15, seed=seed),
+    "NASBOT": lambda seed: NASBOT(CELL, pool=20, steps=2, batch=20, seed=seed),
+    "NASBOWL": lambda seed: NASBOWL(CELL, pool=30, steps=2, batch=20, seed=seed),
+    "NeuralPredictorSearch": lambda seed: NeuralPredictorSearch("darts", 10, 15, width=8, passes=3, pool=30, seed=seed),
+    "BRPNAS": lambda seed: BRPNAS("darts", 10, 15, width=8, passes=3, pool=30, seed=seed),
+    "GATESSearch": lambda seed: GATESSearch("darts", 10, 15, 8, (8,), passes=2, pool=30, seed=seed),
+    "NAO": lambda seed: NAO(CELL, 10, 15, seeds=5, steps=3, pool=20, passes=2, hidden=8, embedding=8, seed=seed),
+    "SemiNAS": lambda seed: SemiNAS(CELL, 10, 15, 5, 3, 20, 2, 2, 1, 8, seed=seed),
+    "Arch2VecBO": lambda seed: Arch2VecBO("darts", 30, 1, pool=30, passes=2, batch=15, seed=seed),
+    "PNAS": lambda seed: PNAS("darts", beam=8, first=10, surrogate=NearestNeighbor(), seed=seed),
+    "RankNOSH": lambda seed: RankNOSH(CELL, (1, 3, 9), initial=10, batch=10, pool=300, **SIMPLE, seed=seed),
+    "RankNOSH, level 0": lambda seed: RankNOSH(CELL, (0, 1, 9), initial=10, batch=10, pool=300, **SIMPLE, seed=seed),
     "CurveExtrapolation": lambda seed: CurveExtrapolation(RandomSearch(CELL, seed=seed), 6, 2, warmup=2),
     "CurveExtrapolation, Hyperband": lambda seed: CurveExtrapolation(Hyperband(CELL, 1, 9, seed=seed), 9, 3, warmup=2),
 }
@@ -95,9 +124,10 @@ class Hashed(Oracle):
 
     def _scored(self, trial: Trial) -> Result:
         draw = zlib.crc32(self.space.format(trial.genotype).encode())
-        score = 50.0 + draw % 37 + min(trial.budget or 12.0, 12.0) / 4
+        epochs = 12.0 if trial.budget is None else trial.budget
+        score = 50.0 + draw % 37 + min(epochs, 12.0) / 4
         metrics = {"params_m": draw // 37 % 11 / 10, "flops": 1e6 + draw % 1000}
-        return Result(trial, score, 2.0, (trial.budget or 12.0) - trial.trained, metrics=metrics)
+        return Result(trial, score, 2.0, epochs - trial.trained, metrics=metrics)
 
 
 def course(searcher: Searcher, oracle: Hashed, trials: int, in_flight: int = 1) -> list[Trial]:
@@ -135,7 +165,7 @@ def test_proposals_are_valid_and_numbered_and_there_is_always_one(
     assert searcher.asked == 60
     for trial in trials:
         assert searcher.space.check(trial.genotype) == trial.genotype
-        assert trial.budget is None or trial.budget > 0
+        assert trial.budget is None or trial.budget >= 0
         assert all(isinstance(value, str | int | float) for value in trial.note.values())
 
 
@@ -192,6 +222,10 @@ def test_failed_trials_neither_block_nor_are_forgotten(
     assert again.failures == len(bad)
 
 
+def _or_all(budget: float | None) -> float:
+    return float("inf") if budget is None else budget
+
+
 @every
 def test_the_best_is_the_best_at_the_largest_budget(make: Callable[[int], Searcher]) -> None:
     searcher = make(0)
@@ -203,7 +237,7 @@ def test_the_best_is_the_best_at_the_largest_budget(make: Callable[[int], Search
         if isinstance(searcher, TournamentEvolution):  # children train for longer than parents: its budgets never end
             expected = max(good, key=lambda result: result.score)
         else:
-            expected = max(good, key=lambda result: (result.trial.budget or float("inf"), result.score))
+            expected = max(good, key=lambda result: (_or_all(result.trial.budget), result.score))
         assert searcher.best == expected
         assert searcher.genotype() == expected.trial.genotype
 
@@ -245,7 +279,7 @@ def test_what_is_continued_was_told_and_is_the_same_architecture(
             assert trial.budget is not None
             assert trial.budget > before.trial.budget
         searcher.tell([oracle(searcher.pending[min(searcher.pending)])])
-    multi_fidelity = isinstance(searcher, SuccessiveHalving | ASHA | Hyperband | CurveExtrapolation)
+    multi_fidelity = isinstance(searcher, SuccessiveHalving | ASHA | Hyperband | CurveExtrapolation | RankNOSH)
     inheriting = isinstance(searcher, TournamentEvolution) and searcher.inherit
     assert bool(continued) == (multi_fidelity or inheriting)
 

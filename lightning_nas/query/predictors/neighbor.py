@@ -37,7 +37,7 @@ class NearestNeighbor(Predictor):
     def fit(self, x: Encoded, y: Tensor, seed: int = 0) -> Self:
         """Keep the labels."""
         Scale.of(y)
-        self.known = features(x, self), y
+        self.known = features(x, self).float(), y
         return self
 
     def predict(self, x: Encoded) -> Prediction:
@@ -45,6 +45,6 @@ class NearestNeighbor(Predictor):
         if self.known is None:
             raise ValueError("the predictor has learned nothing; fit it first")
         known, scores = self.known
-        nearest = torch.cdist(features(x, self), known).argsort(dim=1, stable=True)[:, : self.k]
+        nearest = torch.cdist(features(x, self).float(), known).argsort(dim=1, stable=True)[:, : self.k]
         near = scores[nearest]
         return Prediction(near.mean(dim=1), near.std(dim=1, correction=0))

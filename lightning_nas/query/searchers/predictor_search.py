@@ -186,7 +186,9 @@ class PredictorSearch(Searcher):
         return bool(self.queue)
 
     def candidates(self) -> list[Genotype]:
-        """What the proposal makes, less what was tried, one of each kind of equal ones."""
+        """Learn from the labels; then what the proposal makes, less what was tried, one of each kind of equal ones."""
+        if self.labels:
+            self.learn()
         new: dict[Genotype, Genotype] = {}
         for genotype in self.proposal(self.space, self.labels, self.rng):
             key = self.key(genotype)
@@ -201,8 +203,7 @@ class PredictorSearch(Searcher):
         self.predictor.fit(self.encoder(genotypes), torch.tensor(scores, dtype=torch.float64), seed)
 
     def rate(self, candidates: Sequence[Genotype]) -> Tensor:
-        """Learn, predict and rate: ``(n,)``."""
-        self.learn()
+        """Predict and rate, after `candidates`: ``(n,)``."""
         rng = torch.Generator().manual_seed(self.rng.getrandbits(63))
         with torch.no_grad():
             prediction = self.predictor.predict(self.encoder(candidates))
@@ -215,6 +216,7 @@ class PredictorSearch(Searcher):
     def state(self) -> dict[str, Any]:  # noqa: D102
         text = self.space.format
         return {
+            "seed": self.seed,
             "labels": [[text(genotype), score] for genotype, score in self.labels],
             "tried": sorted(map(text, self.tried)),
             "queue": list(map(text, self.queue)),
@@ -223,6 +225,7 @@ class PredictorSearch(Searcher):
 
     def load_state(self, state: dict[str, Any]) -> None:  # noqa: D102
         parse = self.space.parse
+        self.seed = state["seed"]
         self.labels = [(parse(text), score) for text, score in state["labels"]]
         self.tried = set(map(parse, state["tried"]))
         self.queue, self.turn = list(map(parse, state["queue"])), state["turn"]

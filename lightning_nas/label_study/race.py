@@ -1,0 +1,156 @@
+"""Searches side by side by the number of labels: who chooses the best architecture from how many trainings."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from rich.progress import track
+
+from lightning_nas.label_study.contestants import CONTESTANTS
+from lightning_nas.label_study.report import write_race
+from lightning_nas.label_study.worlds import World, world
+from lightning_nas.query import Searcher
+from lightning_nas.reports import require_writable
+
+__all__ = ["run_race", "trace"]
+
+FIELDS = ("table", "method", "dataset", "seed", "labels", "seconds", "curve")
+
+
+def trace(searcher: Searcher, of: World, dataset: str, seed: int, labels: float) -> list[tuple[float, float, float]]:
+    """Search until the next trial would exceed so many full trainings.
+
+    Args:
+        searcher: The searcher.
+        of: Where it searches.
+        dataset: Data set of the table.
+        seed: Seed of the runs that the oracle draws.
+        labels: Budget in full trainings; a shorter training counts by its epochs.
+
+    Returns:
+        For each new best the labels spent, its validation score and its mean test accuracy.
+    """
+    oracle, spent = of.oracle(dataset, seed), 0.0
+    found: list[tuple[float, float, float]] = []
+    epochs: dict[int, float] = {}
+    while True:
+        trials = searcher.ask()
+        if not trials:
+            return found
+        (trial,) = trials
+        before = epochs.get(-1 if trial.continues is None else trial.continues, 0.0)
+        budget = of.full if trial.budget is None else trial.budget
+        spent += (budget - before) / of.full
+        if spent > labels + 1e-9:
+            return found
+        epochs[trial.number] = budget
+        best = searcher.best
+        searcher.tell([oracle(trial)])
+        if searcher.best is not None and searcher.best is not best and budget > 0:
+            found.append((spent, searcher.best.score, of.test(searcher.genotype(), dataset)))
+
+
+def one_run(
+    table: str, scores: str | None, folder: str, method: str, dataset: str, seed: int, labels: int
+) -> dict[str, Any]:
+    """A run as a row of the file."""
+    torch.set_num_threads(1)
+    of, start = world(table, scores, folder), time.process_time()
+    curve = trace(CONTESTANTS[method](of, seed), of, dataset, seed, labels)
+    seconds = round(time.process_time() - start, 2)
+    rounded = [[round(value, 4) for value in point] for point in curve]
+    row = {"table": table, "method": method, "dataset": dataset, "seed": seed, "labels": labels}
+    return row | {"seconds": seconds, "curve": json.dumps(rounded)}
+
+
+def run_race(
+    table: str = "nasbench201",
+    out: str = "runs/labels",
+    runs: int = 50,
+    labels: int = 150,
+    methods: list[str] | None = None,
+    datasets: list[str] | None = None,
+    scores: str | None = None,
+    processes: int = 2,
+) -> None:
+    """Compare searches at equal numbers of labels on a tabular benchmark; write a table and a picture.
+
+    A label is the validation accuracy of one run, drawn at random, at full training. What counts is the mean test
+    accuracy of the architecture whose label is best. Each run is a line of `out`/race.csv; those that are there are
+    not done again, so the command goes on where it was stopped.
+
+    Args:
+        table: "nasbench201" or "nasbench101" (the graphs of nb1shot1_ss12.npz), in the folder LIGHTNING_NAS_DATA.
+        out: Folder for the results.
+        runs: Runs of each method on each data set, seeds 0, 1, ...
+        labels: Full trainings of a run.
+        methods: Names of methods; None for all.
+        datasets: Data sets of the table; None for all.
+        scores: File of scores without training for level 0 of RANK-NOSH; None to begin with trainings.
+        processes: Processes that share the runs; 1 for this one.
+    """
+    names, sets = _checked(methods, datasets, table, runs, labels)
+    file = require_writable(Path(out)) / "race.csv"
+    known = {(row["table"], row["method"], row["dataset"], row["seed"]) for row in read_rows(file, labels)}
+    wanted = [(table, name, dataset, seed) for seed in range(runs) for dataset in sets for name in names]
+    jobs = [job for job in wanted if job not in known]
+    calls = [partial(one_run, table, scores, out, *job[1:], labels=labels) for job in jobs]
+    with ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else nullcontext() as pool:
+        if pool is None:
+            done = (call() for call in calls)
+        else:
+            done = (future.result() for future in as_completed([pool.submit(call) for call in calls]))
+        for row in track(done, total=len(calls), description=f"{len(calls)} runs"):
+            append_row(file, FIELDS, row)
+    rows = [row for row in read_rows(file, labels) if row["table"] == table and row["seed"] < runs]
+    chosen = [row for row in rows if row["method"] in names and row["dataset"] in sets]
+    write_race(chosen, world(table, scores), labels, file.with_name(f"race-{table}"))
+
+
+def _checked(
+    methods: Sequence[str] | None, datasets: Sequence[str] | None, table: str, runs: int, labels: int
+) -> tuple[list[str], list[str]]:
+    """The methods and the data sets."""
+    unknown = sorted(set(methods or ()) - set(CONTESTANTS))
+    if unknown or runs < 1 or labels < 1:
+        raise ValueError(
+            f"methods {unknown}, runs={runs}, labels={labels}: known methods are {', '.join(CONTESTANTS)}, and numbers"
+            " must be at least 1"
+        )
+    known = world(table).table.datasets
+    if set(datasets or ()) - set(known):
+        raise ValueError(f"datasets={datasets}: {table} has {', '.join(known)}")
+    return list(methods or CONTESTANTS), list(datasets or known)
+
+
+def read_rows(file: Path, labels: int) -> list[dict[str, Any]]:
+    """The runs in a file that had so many labels."""
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as handle:
+        rows: list[dict[str, Any]] = list(csv.DictReader(handle))
+    for row in rows:
+        row |= {"seed": int(row["seed"]), "labels": int(row["labels"]), "seconds": float(row["seconds"])}
+        row["curve"] = np.array(json.loads(row["curve"]), dtype=float).reshape(-1, 3)
+    return [row for row in rows if row["labels"] == labels]
+
+
+def append_row(file: Path, names: Sequence[str], row: Mapping[str, Any]) -> None:
+    """Add a line to a file of comma-separated values, with a header if it is new; two processes may do so."""
+    with FileLock(f"{file}.lock"), file.open("a", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, fieldnames=list(names))
+        if handle.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)

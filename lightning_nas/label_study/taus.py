@@ -1,0 +1,164 @@
+"""How well predictors rank a whole space after few labels."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+from scipy.stats import kendalltau
+
+from lightning_nas.arch import Genotype
+from lightning_nas.label_study.learners import LEARNERS
+from lightning_nas.label_study.race import append_row
+from lightning_nas.label_study.tau_report import read_taus, write_taus
+from lightning_nas.label_study.worlds import World, world
+from lightning_nas.query import Trial
+from lightning_nas.query.encoders import Encoder
+from lightning_nas.query.predictors import Predictor
+from lightning_nas.query.proposals import WholeSpace
+from lightning_nas.query.searchers.predictor_search import PredictorSearch, TopAndRandom
+from lightning_nas.reports import require_writable
+
+__all__ = ["run_taus"]
+
+FIELDS = ("table", "learner", "dataset", "labels", "iterative", "seed", "tau", "tau_best", "top", "seconds")
+
+
+def run_taus(
+    table: str = "nasbench201",
+    out: str = "runs/labels",
+    seeds: int = 5,
+    labels: list[int] | None = None,
+    learners: list[str] | None = None,
+    datasets: list[str] | None = None,
+    iterative: bool = True,
+    processes: int = 2,
+) -> None:
+    """Measure the Kendall tau of predictors over a whole space against the number of labels.
+
+    A label is the validation accuracy of one run, drawn at random, at full training; tau (b, with ties) is that of the
+    prediction with the mean test accuracy, over all architectures that differ and over the best tenth of them. Labels
+    are of random architectures, or, iteratively, half of those that the predictor rates best so far. Each measurement
+    is a line of `out`/taus.csv; those that are there are not done again.
+
+    Args:
+        table: "nasbench201" or "nasbench101", in the folder LIGHTNING_NAS_DATA.
+        out: Folder for the results.
+        seeds: Repetitions, seeds 0, 1, ...
+        labels: Numbers of labels; None for 20, 50, 100, 200 and 500.
+        learners: Names of encoders with predictors; None for all.
+        datasets: Data sets of the table; None for the first.
+        iterative: Whether iterative selection is measured too.
+        processes: Processes that share the work; 1 for this one.
+    """
+    counts, names = labels or [20, 50, 100, 200, 500], learners or list(LEARNERS)
+    unknown = sorted(set(names) - set(LEARNERS))
+    if unknown or min(counts) < 2 or seeds < 1:
+        raise ValueError(f"learners {unknown}, labels={counts}, seeds={seeds}: known are {', '.join(LEARNERS)}")
+    sets = datasets or [world(table).table.datasets[0]]
+    file = require_writable(Path(out)) / "taus.csv"
+    known = {tuple(str(row[name]) for name in FIELDS[:6]) for row in read_taus(file)}
+    jobs = [
+        (table, name, dataset, count, turns, seed)
+        for seed in range(seeds)
+        for count in counts
+        for dataset in sets
+        for turns in (False, True)[: 1 + iterative]
+        for name in names
+        if not turns or LEARNERS[name].iterative
+    ]
+    calls = [partial(measure, *job) for job in jobs if tuple(map(str, job)) not in known]
+    with ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else nullcontext() as pool:
+        if pool is None:
+            done = (call() for call in calls)
+        else:
+            done = (future.result() for future in as_completed([pool.submit(call) for call in calls]))
+        for row in track(done, total=len(calls), description=f"{len(calls)} measurements"):
+            append_row(file, FIELDS, row)
+    rows = [row for row in read_taus(file) if row["table"] == table and row["learner"] in names]
+    write_taus(rows, file.with_name(f"taus-{table}"))
+
+
+@cache
+def _ground(table: str, dataset: str) -> tuple[list[Genotype], np.ndarray[Any, np.dtype[np.float64]]]:
+    """All architectures that differ, and their mean test accuracies."""
+    of = world(table)
+    members = list(WholeSpace()(of.space, [], random.Random(0))) if table == "nasbench201" else []  # noqa: S311
+    members = members or list(of.table.genotypes())
+    return members, np.array([of.test(genotype, dataset) for genotype in members])
+
+
+@cache
+def _encoder(table: str, name: str) -> Encoder:
+    """An encoder for all measurements of a process: what it has encoded, and its pretraining, it keeps."""
+    return LEARNERS[name].encoder(world(table).space)
+
+
+def measure(table: str, name: str, dataset: str, labels: int, iterative: bool, seed: int) -> dict[str, Any]:
+    """One measurement as a row of the file."""
+    torch.set_num_threads(1)
+    of, encoder = world(table), _encoder(table, name)
+    predictor = LEARNERS[name].predictor(encoder)
+    members, test = _ground(table, dataset)
+    encoder(members)
+    start = time.process_time()
+    known, scores = (_chosen if iterative else _drawn)(of, encoder, predictor, dataset, labels, seed)
+    predictor.fit(encoder(known), torch.tensor(scores, dtype=torch.float64), seed)
+    rows = range(len(members))
+    if (most := LEARNERS[name].at_most) is not None and most < len(members):
+        rows = sorted(random.Random(seed).sample(rows, most))  # type: ignore[assignment]  # noqa: S311
+    with torch.no_grad():
+        parts = [
+            predictor.predict(encoder([members[k] for k in rows[i : i + 2000]])).mean for i in range(0, len(rows), 2000)
+        ]
+    predicted, truth = torch.cat(parts).double().numpy(), test[list(rows)]
+    best = truth >= np.quantile(truth, 0.9)
+    measured = {
+        "tau": round(float(kendalltau(predicted, truth).statistic), 4),
+        "tau_best": round(float(kendalltau(predicted[best], truth[best]).statistic), 4),
+        "top": round(float(truth[np.argsort(-predicted, kind="stable")[:10]].max()), 3),
+        "seconds": round(time.process_time() - start, 2),
+    }
+    row = {"table": table, "learner": name, "dataset": dataset, "labels": labels, "iterative": iterative, "seed": seed}
+    return row | measured
+
+
+def _drawn(
+    of: World, encoder: Encoder, predictor: Predictor, dataset: str, labels: int, seed: int
+) -> tuple[Sequence[Genotype], list[float]]:
+    """Random architectures with their labels."""
+    members, _ = _ground(of.name, dataset)
+    chosen = random.Random(seed).sample(members, labels)  # noqa: S311
+    oracle = of.oracle(dataset, seed)
+    return chosen, [oracle(Trial(k, genotype)).score for k, genotype in enumerate(chosen)]
+
+
+def _chosen(
+    of: World, encoder: Encoder, predictor: Predictor, dataset: str, labels: int, seed: int
+) -> tuple[Sequence[Genotype], list[float]]:
+    """As many, after a fifth half of them those that are rated best, in four turns."""
+    part = max(1, labels // 5)
+    search = PredictorSearch(
+        encoder,
+        predictor,
+        proposal=WholeSpace(),
+        initial=labels - 4 * part,
+        batch=part,
+        choice=TopAndRandom(),
+        seed=seed,
+    )
+    oracle = of.oracle(dataset, seed)
+    while len(search.labels) < labels:
+        search.tell([oracle(trial) for trial in search.ask()])
+    genotypes, scores = zip(*search.labels, strict=True)
+    return genotypes, list(scores)

@@ -1,0 +1,104 @@
+"""What the methods of the study search in: a table, its space, and what a trial costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from lightning_nas.arch import Genotype
+from lightning_nas.benchmarks import NASBench101, NASBench201
+from lightning_nas.benchmarks.base import Benchmark, data_file
+from lightning_nas.oracles import TableOracle
+from lightning_nas.query import Oracle, Result, Trial
+from lightning_nas.spaces import Space
+from lightning_nas.spaces.restricted import RestrictedSpace
+
+__all__ = ["World", "world"]
+
+
+@dataclass(frozen=True)
+class World:
+    """A benchmark as the study asks it.
+
+    Args:
+        name: Name of the table.
+        table: The table.
+        space: The space in which methods search.
+        full: Epochs of full training.
+        short: Epochs of the short training that the table has; ``None`` if it has none.
+        zero_cost: Genotype -> score without training; ``None`` where there is none.
+        folder: Where a pretrained encoder is kept; ``None`` to pretrain it each time.
+    """
+
+    name: str
+    table: Benchmark
+    space: Space
+    full: int
+    short: int | None
+    zero_cost: Callable[[Genotype], float] | None = None
+    folder: Path | None = None
+
+    def oracle(self, dataset: str, seed: int) -> Oracle:
+        """Validation accuracy of one run drawn at random (of the mean, where a table has no single runs)."""
+        return _Levels(self, dataset, seed)
+
+    def test(self, genotype: Genotype, dataset: str) -> float:
+        """Mean test accuracy after full training."""
+        found = self.table.query(genotype, dataset).test
+        return float("nan") if found is None else found
+
+
+class _Levels(Oracle):
+    """The table for trials with epochs, the score without training for those with none."""
+
+    def __init__(self, of: World, dataset: str, seed: int) -> None:
+        self.space, self.world = of.space, of
+        self.table = TableOracle(of.table, dataset, seed=seed)
+
+    def __call__(self, trial: Trial) -> Result:
+        if trial.budget != 0:
+            return self.table(trial)
+        if self.world.zero_cost is None:
+            raise ValueError(f"{self.world.name} has no scores without training; start at a level of some epochs")
+        return Result(trial, self.world.zero_cost(trial.genotype), source="zero-cost")
+
+
+class _Scores:
+    """Scores of untrained networks, read from a file; of equal architectures that of one."""
+
+    def __init__(self, path: Path, space: Space) -> None:
+        with np.load(path, allow_pickle=False) as file:
+            self.scores = dict(zip(file["genotype"].tolist(), file["score"].tolist(), strict=True))
+        self.space = space
+
+    def __call__(self, genotype: Genotype) -> float:
+        return float(self.scores[self.space.format(self.space.canonical(genotype))])
+
+
+@lru_cache(maxsize=4)
+def world(name: str, scores: str | None = None, folder: str | None = None) -> World:
+    """The world of a table, read once a process.
+
+    Args:
+        name: ``"nasbench201"`` or ``"nasbench101"`` (the graphs of ``nb1shot1_ss12.npz``).
+        scores: File of scores without training, as `write_scores` makes it; ``None`` for none.
+        folder: Where a pretrained encoder is kept.
+
+    Raises:
+        ValueError: If there is no such world or table.
+    """
+    kept = None if folder is None else Path(folder)
+    if name == "nasbench201":
+        table = NASBench201()
+        zero = None if scores is None else _Scores(Path(scores), table.space)
+        return World(name, table, table.space, 200, 12, zero, kept)
+    if name == "nasbench101":
+        part = NASBench101(data_file(None, "nb1shot1_ss12.npz", "put it into the folder LIGHTNING_NAS_DATA"))
+        space = RestrictedSpace(part.space, part.genotypes(), within=2)
+        zero = None if scores is None else _Scores(Path(scores), space)
+        return World(name, part, space, 108, None, zero, kept)
+    raise ValueError(f"no table {name!r}; give 'nasbench201' or 'nasbench101'")

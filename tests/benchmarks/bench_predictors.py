@@ -1,0 +1,191 @@
+"""Predictors against the plain way of computing the same: ``python tests/benchmarks/bench_predictors.py``.
+
+Both sides run in one process, take turns, and give the same numbers; medians and their ratio are printed.
+
+- ``ensemble``: the published ensemble of BANANAS fitted as one batched model, against its members one after another,
+  each a plain `nn.Sequential` in a fit of its own;
+- ``encode``: path encodings of many cells, against a search for the paths of each cell by itself; both bring the cells
+  to graphs first, which takes most of the time;
+- ``paths``: the same without that;
+- ``gcn``: scores of many cells by a graph convolution network in one pass, against one cell at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nas.query.encoders import GraphEncoder, Graphs, PathEncoder, select
+from lightning_nas.query.encoders.path import paths_of
+from lightning_nas.query.predictors.fitting import Learner, fit_quietly
+from lightning_nas.query.predictors.mlp import BatchedMLP, member_seeds
+from lightning_nas.query.predictors.neural import NeuralPredictor
+from lightning_nas.spaces import get_space
+from lightning_nas.spaces.operation_graph import INPUT, OUTPUT, OperationGraph, cell_graph
+
+Side = Callable[[], Tensor]
+SPACE = "nasbench101"
+
+
+class PlainMLP(Learner):
+    """One member of a `BatchedMLP` as layers of torch, with its first weights and its order of rows."""
+
+    def __init__(self, batched: BatchedMLP) -> None:
+        super().__init__()
+        self.x, self.y, self.order = batched.x, batched.y, batched.orders[0]
+        layers: list[nn.Module] = []
+        for weight in batched.weights:
+            layer = nn.Linear(*weight.shape[1:])
+            with torch.no_grad():
+                layer.weight.copy_(weight[0].T)
+                layer.bias.zero_()
+            layers += [layer, nn.ReLU()]
+        self.network = nn.Sequential(*layers[:-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x).squeeze(1)
+
+    def loss(self, rows: Tensor) -> Tensor:
+        own = self.order[rows]
+        return (self(self.x[own]) - self.y[own]).abs().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=0.01, betas=(0.9, 0.99), fused=True)
+
+
+def ensemble(given: argparse.Namespace) -> tuple[Side, Side]:
+    rng = torch.Generator().manual_seed(0)
+    x = (torch.rand(given.labels, 155, generator=rng) < 0.1).float()
+    y, seeds = x[:, :20].sum(dim=1), member_seeds(0, 5)
+
+    def fitted(model: Any) -> Tensor:
+        return fit_quietly(model, len(x), 32, given.passes, seed=0)(x)
+
+    def ours() -> Tensor:
+        return fitted(BatchedMLP(x, y, seeds))
+
+    def one_after_another() -> Tensor:
+        return torch.stack([fitted(PlainMLP(BatchedMLP(x, y, [seed]))) for seed in seeds])
+
+    return ours, one_after_another
+
+
+def ways(graph: OperationGraph, operations: tuple[str, ...]) -> list[int]:
+    """The numbers of all paths of a cell, by a search in depth."""
+    found, left = [], [(graph.labels.index(INPUT), 0, 1)]
+    while left:
+        vertex, number, power = left.pop()
+        for source, target in graph.edges:
+            if source == vertex and graph.labels[target] == OUTPUT:
+                found.append(number)
+            elif source == vertex:
+                place = operations.index(graph.labels[target]) + 1
+                left.append((target, number + power * place, power * len(operations)))
+    return found
+
+
+def encode(given: argparse.Namespace) -> tuple[Side, Side]:
+    space = get_space(SPACE)
+    encoder, rng = PathEncoder(space), random.Random(0)
+    genotypes = [space.sample(rng) for _ in range(given.cells)]
+
+    def one_by_one() -> Tensor:
+        features = torch.zeros(len(genotypes), encoder.block)
+        for row, genotype in enumerate(genotypes):
+            (cell,) = space.graphs(genotype).values()
+            features[row, ways(cell_graph(cell), encoder.operations)] = 1.0
+        return features
+
+    return lambda: encoder.encode(genotypes), one_by_one
+
+
+def paths(given: argparse.Namespace) -> tuple[Side, Side]:
+    space = get_space(SPACE)
+    encoder, rng = PathEncoder(space), random.Random(0)
+    graphs = [cell_graph(cell) for _ in range(given.cells) for cell in space.graphs(space.sample(rng)).values()]
+    base = len(encoder.operations)
+    batch = Graphs.stack(graphs, (*encoder.operations, OUTPUT, INPUT))
+
+    def ours() -> Tensor:
+        numbers, there = paths_of(batch, base + 1, base, base)
+        features = torch.zeros(len(graphs), encoder.block + 1)
+        return features.scatter_(1, torch.where(there, numbers, encoder.block), 1.0)[:, :-1]
+
+    def one_by_one() -> Tensor:
+        features = torch.zeros(len(graphs), encoder.block)
+        for row, graph in enumerate(graphs):
+            features[row, ways(graph, encoder.operations)] = 1.0
+        return features
+
+    return ours, one_by_one
+
+
+def gcn(given: argparse.Namespace) -> tuple[Side, Side]:
+    encoder, rng = GraphEncoder(SPACE), random.Random(0)
+    graphs = encoder([encoder.space.sample(rng) for _ in range(given.cells)])
+    predictor = NeuralPredictor(passes=1).fit(select(graphs, slice(0, 20)), torch.arange(20.0))
+
+    def one_by_one() -> Tensor:
+        return torch.cat([predictor.predict(select(graphs, slice(k, k + 1))).mean for k in range(len(graphs))])
+
+    return lambda: predictor.predict(graphs).mean, one_by_one
+
+
+CASES: dict[str, Callable[[argparse.Namespace], tuple[Side, Side]]] = {
+    "ensemble": ensemble,
+    "encode": encode,
+    "paths": paths,
+    "gcn": gcn,
+}
+
+
+def measure(pair: tuple[Side, Side], repeats: int) -> dict[str, Any]:
+    """Medians over interleaved runs, after one of each that does not count, and how far the results are apart."""
+    times: tuple[list[float], list[float]] = ([], [])
+    results = [side() for side in pair]
+    for _ in range(repeats):
+        for side, kept in zip(pair, times, strict=True):
+            start = time.process_time()
+            side()
+            kept.append(time.process_time() - start)
+    faster = sorted(b / a for a, b in zip(*times, strict=True))
+    ours, reference = (statistics.median(kept) for kept in times)
+    off = float((results[0] - results[1]).abs().median())
+    found = {"ours_s": ours, "reference_s": reference, "times": reference / ours, "off": off}
+    return found | {"spread": (faster[0], faster[-1])}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--small", action="store_true", help="few labels and cells")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    given = parser.parse_args(argv)
+    given.labels, given.passes, given.cells = (20, 3, 50) if given.small else (100, 150, 2000)
+    unknown = set(given.cases.split(",")) - set(CASES)
+    if unknown:
+        parser.error(f"unknown cases {sorted(unknown)}; known are {', '.join(CASES)}")
+    torch.set_num_threads(given.threads)
+    rows = {}
+    for name in given.cases.split(","):
+        rows[name] = found = measure(CASES[name](given), given.repeats)
+        low, high = found["spread"]
+        figures = f"ours {found['ours_s']:.3f} s   reference {found['reference_s']:.3f} s   off {found['off']:.1e}"
+        print(f"{name:8} {figures}   {found['times']:.2f} times faster ({low:.2f} to {high:.2f})", flush=True)
+    if given.json is not None:
+        given.json.write_text(json.dumps({"threads": given.threads, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The studies of searches with few labels: what they count, that they go on, and what they leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_nas.cli import main
+from lightning_nas.label_study.contestants import CONTESTANTS
+from lightning_nas.label_study.learners import LEARNERS
+from lightning_nas.label_study.race import trace
+from lightning_nas.label_study.report import at_labels
+from lightning_nas.label_study.worlds import World, world
+from lightning_nas.query import RandomSearch, SuccessiveHalving
+
+
+@pytest.fixture
+def data(benchmark_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LIGHTNING_NAS_DATA", str(benchmark_data))
+    return benchmark_data
+
+
+def test_a_curve_holds_until_the_next_best() -> None:
+    curve = np.array([[1.0, 90.0, 80.0], [3.0, 91.0, 85.0]])
+    assert at_labels(curve, np.array([1.0, 2.9, 3.0, 9.0])).tolist() == [80.0, 80.0, 85.0, 85.0]
+    assert np.isnan(at_labels(curve, np.array([0.9]))).all()
+
+
+def test_labels_are_full_trainings_and_what_goes_on_pays_the_rest(data: Path) -> None:
+    of = world("nasbench201")
+    full = trace(RandomSearch(of.space, seed=0), of, "cifar10", 0, 7)
+    assert full[0][0] == 1.0
+    assert all(spent == int(spent) <= 7 for spent, _, _ in full)
+    assert [score for _, score, _ in full] == sorted(score for _, score, _ in full)
+    halving = SuccessiveHalving(of.space, n=17, min_budget=12, max_budget=200, eta=200 / 12, seed=0)
+    mixed = trace(halving, of, "cifar10", 0, 50)
+    assert mixed[0][0] == pytest.approx(12 / 200)
+    assert min(spent for spent, _, _ in mixed if spent > 17 * 12 / 200 + 1e-9) == pytest.approx((17 * 12 + 188) / 200)
+
+
+def test_the_score_is_of_one_run_and_the_report_of_all(data: Path) -> None:
+    of: World = world("nasbench201")
+    best = trace(RandomSearch(of.space, seed=1), of, "cifar10", 1, 5)[-1]
+    tests = {of.test(genotype, "cifar10") for genotype in of.table.genotypes()}
+    assert any(abs(best[2] - value) < 1e-9 for value in tests)
+
+
+def test_a_race_goes_on_and_leaves_table_and_picture(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"--out={tmp_path}", "--labels=6", "--methods=[random, REA]", "--processes=1", "--datasets=[cifar100]"]
+    main(["benchmark", "race", "--runs=1", *options])
+    first = (tmp_path / "race.csv").read_text()
+    main(["benchmark", "race", "--runs=2", *options])
+    rows = list(csv.DictReader((tmp_path / "race.csv").open()))
+    assert (tmp_path / "race.csv").read_text().startswith(first)
+    assert [(row["method"], row["seed"]) for row in rows] == [
+        ("random", "0"),
+        ("REA", "0"),
+        ("random", "1"),
+        ("REA", "1"),
+    ]
+    figures = json.loads((tmp_path / "race-nasbench201.json").read_text())
+    for row in figures["rows"]:
+        ends = [json.loads(line["curve"])[-1][2] for line in rows if line["method"] == row["method"]]
+        assert row["runs"] == 2
+        assert row["test"][-1] == pytest.approx(np.mean(ends))
+        assert row["deviation"][-1] == pytest.approx(np.std(ends))
+    assert (tmp_path / "race-nasbench201.png").stat().st_size > 10_000
+    assert "| REA |" in capsys.readouterr().out
+
+
+def test_correlations_go_on_and_leave_table_and_picture(data: Path, tmp_path: Path) -> None:
+    names = "[boosting on adjacency, nearest neighbors on path]"
+    options = [f"--out={tmp_path}", "--labels=[20, 40]", f"--learners={names}", "--processes=1", "--seeds=1"]
+    main(["benchmark", "taus", *options])
+    first = (tmp_path / "taus.csv").read_text()
+    main(["benchmark", "taus", *options])
+    assert (tmp_path / "taus.csv").read_text() == first
+    rows = list(csv.DictReader((tmp_path / "taus.csv").open()))
+    assert len(rows) == 4
+    assert all(0.1 < float(row["tau"]) < 1 for row in rows)
+    assert (tmp_path / "taus-nasbench201.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["race", "--methods=[BANANA]"], "BANANAS"),
+        (["race", "--runs=0"], "at least 1"),
+        (["race", "--table=nasbench9"], "nasbench201"),
+        (["race", "--datasets=[mnist]", "--methods=[random]"], "cifar10"),
+        (["taus", "--learners=[oracle]"], "boosting"),
+        (["scores", "nowhere.npz", "--batch=0"], "at least one picture"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    command: list[str], said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["benchmark", *command])
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("table", ["nasbench201", "nasbench101"])
+def test_everyone_can_take_part(table: str, data: Path) -> None:
+    of = world(table)
+    for name, make in CONTESTANTS.items():
+        if name == "RANK-NOSH" and of.short is None:
+            with pytest.raises(ValueError, match="leave RANK-NOSH out"):
+                make(of, 0)
+        else:
+            (trial,) = make(of, 0).ask()
+            assert of.space.check(trial.genotype) == trial.genotype
+
+
+@pytest.mark.parametrize("table", ["nasbench201", "nasbench101"])
+def test_every_learner_can_be_made(table: str, data: Path) -> None:
+    for parts in LEARNERS.values():
+        encoder = parts.encoder(world(table).space)
+        assert parts.predictor(encoder) is not None
