@@ -30,7 +30,13 @@ def test_supernet_benchmark_measures_every_case(project: Path, tmp_path: Path) -
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize(("file", "cases"), [("bench_steps", {"second", "exact", "drnas", "pt"})])
+@pytest.mark.parametrize(
+    ("file", "cases"),
+    [
+        ("bench_steps", {"second", "exact", "drnas", "pt"}),
+        ("bench_predictors", {"ensemble", "encode", "paths", "gcn"}),
+    ],
+)
 def test_benchmarks_of_methods_run(file: str, cases: set[str], project: Path, tmp_path: Path) -> None:
     written = tmp_path / "bench.json"
     command = [sys.executable, f"tests/benchmarks/{file}.py", "--small", "--repeats", "1", "--json", str(written)]

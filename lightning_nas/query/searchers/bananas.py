@@ -28,7 +28,9 @@ class BANANAS(PredictorSearch):
             on with the next best while fewer than 100 of them are new.
         members: Members of the ensemble.
         passes: Passes of its training.
-        loss: ``"mae"``, ``"mape"`` (published for DARTS) or ``"mse"``.
+        loss: ``"mae"``, ``"mape"`` (published for DARTS, see `MLPEnsemble`) or ``"mse"``.
+        bound: A score better than all others, for ``"mape"``; ``None`` for one that follows the labels.
+        lr: Learning rate of the ensemble.
         initial: Random architectures at the start.
         batch: Architectures of a turn.
         budget: Epochs of each trial; ``None`` for full training.
@@ -49,6 +51,8 @@ class BANANAS(PredictorSearch):
         members: int = 5,
         passes: int = 150,
         loss: Loss = "mae",
+        bound: float | None = None,
+        lr: float = 0.01,
         initial: int = 10,
         batch: int = 10,
         budget: float | None = None,
@@ -59,7 +63,7 @@ class BANANAS(PredictorSearch):
             length = 30 if space.name == "nasbench201" else sum(len(operations(space)) ** size for size in range(4))
         super().__init__(
             PathEncoder(space, length),
-            MLPEnsemble(members, loss=loss, passes=passes),
+            MLPEnsemble(members, loss=loss, bound=bound, lr=lr, passes=passes),
             IndependentThompson(),
             Mutants(mutants, parents),
             initial,

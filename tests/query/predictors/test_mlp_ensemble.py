@@ -140,3 +140,9 @@ def test_bananas_keeps_the_published_paths(space: str, features: int) -> None:
     assert isinstance(searcher.encoder, PathEncoder)
     assert searcher.encoder([searcher.space.sample(random.Random(0))]).shape == (1, features)
     assert BANANAS(space, length=7).encoder.length == 7  # type: ignore[attr-defined]
+
+
+def test_bananas_can_have_the_published_setting_for_darts() -> None:
+    predictor = BANANAS("darts", loss="mape", bound=95.5, lr=1e-5, passes=10_000).predictor
+    assert isinstance(predictor, MLPEnsemble)
+    assert (predictor.loss, predictor.bound, predictor.lr, predictor.passes) == ("mape", 95.5, 1e-5, 10_000)
