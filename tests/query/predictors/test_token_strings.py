@@ -47,7 +47,9 @@ def test_every_string_of_nasbench201_and_no_other() -> None:
     assert encoder.decode([0, 1, 1, 1, 1, 1]) is None
 
 
-@pytest.mark.parametrize("space", [*SPACES, NASNetSpace(), MetaQNNSpace()], ids=lambda space: getattr(space, "name", space))
+@pytest.mark.parametrize(
+    "space", [*SPACES, NASNetSpace(), MetaQNNSpace()], ids=lambda space: getattr(space, "name", space)
+)
 def test_round_trip(space: str) -> None:
     encoder, rng = TokenEncoder(space), random.Random(0)
     genotypes = [encoder.space.sample(rng) for _ in range(8)]
