@@ -21,6 +21,7 @@ from lightning_nas.benchmarks import NASBench201
 from lightning_nas.oracles import TableOracle
 from lightning_nas.query import BOHB, RandomSearch, RegularizedEvolution, Reinforce, Searcher
 from lightning_nas.reports import require_writable, write_report
+from lightning_nas.reports.regret import held
 
 __all__ = ["CONTESTANTS", "PUBLISHED", "Run", "run_protocol", "simulate"]
 
@@ -219,6 +220,4 @@ def _picture(found: dict[tuple[str, str], list[Run]]) -> Figure:
 def _curve(run: Run, at: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """The accuracy of the best so far at shares of the time; before the first trial that of the first."""
     when, value = np.array(run.incumbents).T
-    place = np.searchsorted(when, at * run.budget, side="right") - 1
-    curve: np.ndarray[Any, np.dtype[np.float64]] = value[np.maximum(place, 0)]
-    return curve
+    return held(when, value, np.maximum(at * run.budget, when[0]))

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
+from collections.abc import Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
-from rich.progress import track
 
 from lightning_nas.label_study.contestants import CONTESTANTS
 from lightning_nas.label_study.report import write_race
+from lightning_nas.label_study.rows import read_rows, run_all
 from lightning_nas.label_study.worlds import World, world
 from lightning_nas.query import Searcher
 from lightning_nas.reports import require_writable
@@ -103,18 +98,12 @@ def run_race(
     """
     names, sets = _checked(methods, datasets, table, runs, labels)
     file = require_writable(Path(out)) / "race.csv"
-    known = {(row["table"], row["method"], row["dataset"], row["seed"]) for row in read_rows(file, labels)}
+    known = {(row["table"], row["method"], row["dataset"], row["seed"]) for row in read_race(file, labels)}
     wanted = [(table, name, dataset, seed) for seed in range(runs) for dataset in sets for name in names]
     jobs = [job for job in wanted if job not in known]
     calls = [partial(one_run, table, scores, out, *job[1:], labels=labels) for job in jobs]
-    with ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else nullcontext() as pool:
-        if pool is None:
-            done = (call() for call in calls)
-        else:
-            done = (future.result() for future in as_completed([pool.submit(call) for call in calls]))
-        for row in track(done, total=len(calls), description=f"{len(calls)} runs"):
-            append_row(file, FIELDS, row)
-    rows = [row for row in read_rows(file, labels) if row["table"] == table and row["seed"] < runs]
+    run_all(calls, file, FIELDS, processes)
+    rows = [row for row in read_race(file, labels) if row["table"] == table and row["seed"] < runs]
     chosen = [row for row in rows if row["method"] in names and row["dataset"] in sets]
     write_race(chosen, world(table, scores), labels, file.with_name(f"race-{table}"))
 
@@ -135,22 +124,9 @@ def _checked(
     return list(methods or CONTESTANTS), list(datasets or known)
 
 
-def read_rows(file: Path, labels: int) -> list[dict[str, Any]]:
+def read_race(file: Path, labels: int) -> list[dict[str, Any]]:
     """The runs in a file that had so many labels."""
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as handle:
-        rows: list[dict[str, Any]] = list(csv.DictReader(handle))
+    rows = read_rows(file, seed=int, labels=int, seconds=float)
     for row in rows:
-        row |= {"seed": int(row["seed"]), "labels": int(row["labels"]), "seconds": float(row["seconds"])}
         row["curve"] = np.array(json.loads(row["curve"]), dtype=float).reshape(-1, 3)
     return [row for row in rows if row["labels"] == labels]
-
-
-def append_row(file: Path, names: Sequence[str], row: Mapping[str, Any]) -> None:
-    """Add a line to a file of comma-separated values, with a header if it is new; two processes may do so."""
-    with FileLock(f"{file}.lock"), file.open("a", newline="", encoding="utf-8") as handle:
-        writer = csv.DictWriter(handle, fieldnames=list(names))
-        if handle.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)

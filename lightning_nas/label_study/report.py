@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lightning_nas.label_study.worlds import World
 from lightning_nas.reports import write_report
+from lightning_nas.reports.regret import held
 
 __all__ = ["at_labels", "write_race"]
 
@@ -30,8 +31,7 @@ def at_labels(curve: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArra
         >>> at_labels(np.array([[1.0, 90.0, 89.0], [5.0, 91.0, 92.0]]), np.array([0.5, 4.0, 5.0])).tolist()
         [nan, 89.0, 92.0]
     """
-    place = np.searchsorted(curve[:, 0], labels + 1e-9, side="right") - 1
-    return np.where(place < 0, np.nan, curve[np.maximum(place, 0), 2])
+    return held(curve[:, 0], curve[:, 2], labels + 1e-9)
 
 
 def write_race(rows: Rows, of: World, labels: int, stem: Path) -> None:

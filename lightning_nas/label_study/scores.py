@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -20,7 +19,6 @@ from lightning_nas.label_study.worlds import world
 from lightning_nas.oracles import ZeroCostOracle
 from lightning_nas.oracles.zero_cost import ZeroCostScore
 from lightning_nas.proxies import naswot, synflow
-from lightning_nas.query.proposals import WholeSpace
 from lightning_nas.reports import require_writable
 from lightning_nas.reports.files import write_whole
 from lightning_nas.spaces import get_space
@@ -56,8 +54,7 @@ def write_scores(
         raise ValueError(f"score={score!r}, batch={batch}: give one of {', '.join(_SCORES)} and at least one picture")
     path, of = Path(out), world(table)
     require_writable(path.parent)
-    members = WholeSpace()(of.space, [], random.Random(0)) if table == "nasbench201" else of.table.genotypes()  # noqa: S311
-    texts = sorted({of.space.format(of.space.canonical(genotype)) for genotype in members})
+    texts = sorted(of.space.format(of.space.canonical(genotype)) for genotype in of.members())
     work = partial(_score, of.space.name, pictures, score, batch, channels, cells)
     chunks = [texts[k : k + 50] for k in range(0, len(texts), 50)]
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:

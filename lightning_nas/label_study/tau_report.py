@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lightning_nas.label_study.rows import read_rows
 from lightning_nas.reports import write_report
 
 __all__ = ["read_taus", "write_taus"]
@@ -20,14 +20,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 def read_taus(file: Path) -> list[dict[str, Any]]:
     """The measurements in a file."""
-    if not file.is_file():
-        return []
-    with file.open(newline="", encoding="utf-8") as handle:
-        rows: list[dict[str, Any]] = list(csv.DictReader(handle))
-    for row in rows:
-        row |= {"labels": int(row["labels"]), "seed": int(row["seed"]), "iterative": row["iterative"] == "True"}
-        row |= {name: float(row[name]) for name in ("tau", "tau_best", "top", "seconds")}
-    return rows
+    numbers = dict.fromkeys(("tau", "tau_best", "top", "seconds"), float)
+    return read_rows(file, labels=int, seed=int, iterative=lambda text: text == "True", **numbers)
 
 
 def write_taus(rows: Rows, stem: Path) -> None:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import track
 from scipy.stats import kendalltau
 
 from lightning_nas.arch import Genotype
 from lightning_nas.label_study.learners import LEARNERS
-from lightning_nas.label_study.race import append_row
+from lightning_nas.label_study.rows import run_all
 from lightning_nas.label_study.tau_report import read_taus, write_taus
 from lightning_nas.label_study.worlds import World, world
 from lightning_nas.query import Trial
@@ -78,23 +74,16 @@ def run_taus(
         if not turns or LEARNERS[name].iterative
     ]
     calls = [partial(measure, *job) for job in jobs if tuple(map(str, job)) not in known]
-    with ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else nullcontext() as pool:
-        if pool is None:
-            done = (call() for call in calls)
-        else:
-            done = (future.result() for future in as_completed([pool.submit(call) for call in calls]))
-        for row in track(done, total=len(calls), description=f"{len(calls)} measurements"):
-            append_row(file, FIELDS, row)
+    run_all(calls, file, FIELDS, processes)
     rows = [row for row in read_taus(file) if row["table"] == table and row["learner"] in names]
     write_taus(rows, file.with_name(f"taus-{table}"))
 
 
 @cache
-def _ground(table: str, dataset: str) -> tuple[list[Genotype], np.ndarray[Any, np.dtype[np.float64]]]:
+def _ground(table: str, dataset: str) -> tuple[Sequence[Genotype], np.ndarray[Any, np.dtype[np.float64]]]:
     """All architectures that differ, and their mean test accuracies."""
     of = world(table)
-    members = list(WholeSpace()(of.space, [], random.Random(0))) if table == "nasbench201" else []  # noqa: S311
-    members = members or list(of.table.genotypes())
+    members = of.members()
     return members, np.array([of.test(genotype, dataset) for genotype in members])
 
 
@@ -112,7 +101,8 @@ def measure(table: str, name: str, dataset: str, labels: int, iterative: bool, s
     members, test = _ground(table, dataset)
     encoder(members)
     start = time.process_time()
-    known, scores = (_chosen if iterative else _drawn)(of, encoder, predictor, dataset, labels, seed)
+    chosen = _chosen(of, encoder, predictor, dataset, labels, seed) if iterative else _drawn(of, dataset, labels, seed)
+    known, scores = chosen
     predictor.fit(encoder(known), torch.tensor(scores, dtype=torch.float64), seed)
     rows = range(len(members))
     if (most := LEARNERS[name].at_most) is not None and most < len(members):
@@ -133,9 +123,7 @@ def measure(table: str, name: str, dataset: str, labels: int, iterative: bool, s
     return row | measured
 
 
-def _drawn(
-    of: World, encoder: Encoder, predictor: Predictor, dataset: str, labels: int, seed: int
-) -> tuple[Sequence[Genotype], list[float]]:
+def _drawn(of: World, dataset: str, labels: int, seed: int) -> tuple[Sequence[Genotype], list[float]]:
     """Random architectures with their labels."""
     members, _ = _ground(of.name, dataset)
     chosen = random.Random(seed).sample(members, labels)  # noqa: S311

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 from lightning_nas.arch import Genotype
 from lightning_nas.benchmarks import NASBench101, NASBench201
 from lightning_nas.benchmarks.base import Benchmark, data_file
-from lightning_nas.oracles import TableOracle
-from lightning_nas.query import Oracle, Result, Trial
+from lightning_nas.oracles import FunctionOracle, RoutedOracle, TableOracle
+from lightning_nas.query import Oracle
+from lightning_nas.query.proposals import WholeSpace
 from lightning_nas.spaces import Space
 from lightning_nas.spaces.restricted import RestrictedSpace
 
@@ -43,28 +45,23 @@ class World:
     folder: Path | None = None
 
     def oracle(self, dataset: str, seed: int) -> Oracle:
-        """Validation accuracy of one run drawn at random (of the mean, where a table has no single runs)."""
-        return _Levels(self, dataset, seed)
+        """Validation accuracy of one run drawn at random (of the mean, where a table has no single runs).
+
+        A trial of no epochs gets the score without training, where there is one.
+        """
+        table = TableOracle(self.table, dataset, seed=seed)
+        if self.zero_cost is None:
+            return table
+        return RoutedOracle([FunctionOracle(self.space, self.zero_cost), table], up_to=[0])
+
+    def members(self) -> Sequence[Genotype]:
+        """One of each kind of equal architectures."""
+        return WholeSpace()(self.space, [], random.Random(0))  # noqa: S311
 
     def test(self, genotype: Genotype, dataset: str) -> float:
         """Mean test accuracy after full training."""
         found = self.table.query(genotype, dataset).test
         return float("nan") if found is None else found
-
-
-class _Levels(Oracle):
-    """The table for trials with epochs, the score without training for those with none."""
-
-    def __init__(self, of: World, dataset: str, seed: int) -> None:
-        self.space, self.world = of.space, of
-        self.table = TableOracle(of.table, dataset, seed=seed)
-
-    def __call__(self, trial: Trial) -> Result:
-        if trial.budget != 0:
-            return self.table(trial)
-        if self.world.zero_cost is None:
-            raise ValueError(f"{self.world.name} has no scores without training; start at a level of some epochs")
-        return Result(trial, self.world.zero_cost(trial.genotype), source="zero-cost")
 
 
 class _Scores:

@@ -18,6 +18,7 @@ from lightning_nas.arch import Genotype
 from lightning_nas.data.stateful import StatefulLoader
 from lightning_nas.methods.base import SearchModule
 from lightning_nas.query import Evaluator, History, Oracle, Result, Searcher
+from lightning_nas.query.searcher import merit
 
 __all__ = ["QuerySearch"]
 
@@ -118,12 +119,11 @@ class QuerySearch(SearchModule):
         results = list(self.evaluator.history)
         trained = {result.source != "zero-cost" for result in results if result.ok}
         scores = [result.score if len(trained) < 2 or result.source != "zero-cost" else math.nan for result in results]
-        best, merit = [], (-math.inf, math.nan)
+        best, top = [], (-math.inf, math.nan)
         for result, score in zip(results, scores, strict=True):
-            budget = math.inf if result.trial.budget is None else result.trial.budget
-            if not math.isnan(score) and (math.isnan(merit[1]) or (budget, score) > merit):
-                merit = budget, score
-            best.append(merit[1])
+            if not math.isnan(score) and (math.isnan(top[1]) or merit(result) > top):
+                top = merit(result)
+            best.append(top[1])
         return {"score": scores, "cost": [result.cost for result in results], "best": best}
 
     # --- what a fit starts and ends with

@@ -13,11 +13,44 @@ from math import comb, prod
 from lightning_nas.arch import Decision, Genotype
 from lightning_nas.query.mutations import Mutation, get_mutation
 from lightning_nas.spaces import Space
+from lightning_nas.spaces.restricted import RestrictedSpace
 
-__all__ = ["Labels", "Mixture", "Mutants", "Neighbors", "Pool", "Proposal", "RandomPool", "WholeSpace"]
+__all__ = [
+    "Labels",
+    "Mixture",
+    "Mutants",
+    "Neighbors",
+    "Pool",
+    "Proposal",
+    "RandomPool",
+    "WholeSpace",
+    "best_of",
+    "canonical",
+]
 
 Labels = Sequence[tuple[Genotype, float]]
 """Architectures tried so far with their scores."""
+
+
+def best_of(labels: Labels, n: int) -> list[Genotype]:
+    """The architectures with the best scores, best first.
+
+    Args:
+        labels: Architectures with their scores.
+        n: How many; all if there are fewer.
+    """
+    return [genotype for genotype, _ in sorted(labels, key=lambda label: -label[1])[:n]]
+
+
+@lru_cache(maxsize=50_000)
+def canonical(space: Space, genotype: Genotype) -> Genotype:
+    """What all architectures equal to one share (`Space.canonical`), kept as searches ask again and again.
+
+    Args:
+        space: The space.
+        genotype: The architecture.
+    """
+    return space.canonical(genotype)
 
 
 class Proposal(ABC):
@@ -88,7 +121,7 @@ class Mutants(Proposal):
 
     def __call__(self, space: Space, labels: Labels, rng: random.Random) -> list[Genotype]:
         """`size` mutants, as many of each parent; random architectures before the first label."""
-        best = [genotype for genotype, _ in sorted(labels, key=lambda label: -label[1])[: self.parents]]
+        best = best_of(labels, self.parents)
         if not best:
             return RandomPool(self.size)(space, labels, rng)
         return [self._child(space, best[k % len(best)], rng) for k in range(self.size)]
@@ -122,8 +155,7 @@ class Neighbors(Proposal):
 
     def __call__(self, space: Space, labels: Labels, rng: random.Random) -> list[Genotype]:
         """The neighbors; nothing before the first label."""
-        best = sorted(labels, key=lambda label: -label[1])[: self.parents]
-        return [neighbor for genotype, _ in best for neighbor in space.neighbors(genotype)]
+        return [neighbor for genotype in best_of(labels, self.parents) for neighbor in space.neighbors(genotype)]
 
 
 class Pool(Proposal):
@@ -181,6 +213,9 @@ class WholeSpace(Proposal):
 @lru_cache(maxsize=8)
 def _all(space: Space, largest: int) -> tuple[Genotype, ...]:
     """One of each kind of equal architectures of a space; none if it has more than `largest` architectures."""
+    if isinstance(space, RestrictedSpace):
+        one_each = {space.canonical(member): member for member in reversed(space.members)}
+        return tuple(one_each.values()) if len(one_each) <= largest else ()
     rng = random.Random(0)  # noqa: S311
     drawn = [space.sample(rng) for _ in range(5 * int(largest**0.5) + 2)]
     if len(set(drawn)) == len(drawn):  # in a small space some would be drawn twice

@@ -11,7 +11,7 @@ from lightning_nas.arch import Genotype
 from lightning_nas.query.trial import Result, Trial
 from lightning_nas.spaces import Space, get_space
 
-__all__ = ["Searcher"]
+__all__ = ["Searcher", "merit"]
 
 
 class Searcher(ABC):
@@ -95,7 +95,7 @@ class Searcher(ABC):
 
     def _remember(self, result: Result) -> None:
         best = self.best
-        if best is None or _merit(result) > _merit(best):
+        if best is None or merit(result) > merit(best):
             self.best = result
 
     def genotype(self) -> Genotype:
@@ -140,6 +140,7 @@ class Searcher(ABC):
         self.load_state(state["own"])
 
 
-def _merit(result: Result) -> tuple[float, float]:
+def merit(result: Result) -> tuple[float, float]:
+    """What makes a result better than another: a larger budget, then a better score."""
     budget = result.trial.budget
     return float("inf") if budget is None else budget, result.score

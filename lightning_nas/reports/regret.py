@@ -8,10 +8,27 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from lightning_nas.reports.files import write_whole
 
-__all__ = ["plot_regret"]
+__all__ = ["held", "plot_regret"]
+
+
+def held(when: NDArray[np.float64], value: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a value that changes now and then is at some times; NaN before it is first known.
+
+    Args:
+        when: Ascending times of the changes ``(n,)``.
+        value: The values from then on ``(n,)``.
+        at: The times ``(m,)``.
+
+    Example:
+        >>> held(np.array([1.0, 5.0]), np.array([8.0, 9.0]), np.array([0.0, 4.0, 5.0])).tolist()
+        [nan, 8.0, 9.0]
+    """
+    place = np.searchsorted(when, at, side="right") - 1
+    return np.where(place < 0, np.nan, value[np.maximum(place, 0)])
 
 
 def plot_regret(

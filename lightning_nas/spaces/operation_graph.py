@@ -37,6 +37,7 @@ class OperationGraph:
     edges: tuple[tuple[int, int], ...]
 
 
+@lru_cache(maxsize=20_000)  # searches ask for the same graphs again and again
 def operation_graph(space: Space, genotype: Genotype, prune: bool = False) -> OperationGraph:
     """The graph of a genotype: all its cells in one, an operation on an edge becomes a vertex on that edge.
 
@@ -53,12 +54,6 @@ def operation_graph(space: Space, genotype: Genotype, prune: bool = False) -> Op
         >>> operation_graph(space, space.parse(text), prune=True)
         OperationGraph(labels=('input', 'nor_conv_3x3', 'nor_conv_1x1', 'output'), edges=((0, 1), (1, 2), (2, 3)))
     """
-    return _graph(space, genotype, prune)
-
-
-@lru_cache(maxsize=20_000)
-def _graph(space: Space, genotype: Genotype, prune: bool) -> OperationGraph:
-    """The same; kept, as searches ask for the same graphs again and again."""
     labels: list[str] = []
     edges: list[tuple[int, int]] = []
     for graph in space.graphs(genotype).values():
@@ -165,17 +160,13 @@ def operations(space: Space) -> tuple[str, ...]:
     return tuple(label for label in vocabulary(space) if label != OUTPUT and not label.startswith(INPUT))
 
 
+@lru_cache(maxsize=64)
 def vocabulary(space: Space) -> tuple[str, ...]:
     """All labels that vertices of a space's graphs may have: inputs, output, then the operations.
 
     They are those of the decisions' choices that appear in graphs, in the order of the decisions, and whatever else a
     few hundred random genotypes show.
     """
-    return _vocabulary(space)
-
-
-@lru_cache(maxsize=64)
-def _vocabulary(space: Space) -> tuple[str, ...]:
     choices = [choice for rows in space.decisions.values() for row in rows for choice in row.choices]
     rng = random.Random(0)  # noqa: S311
     seen = {label for _ in range(300) for label in operation_graph(space, space.sample(rng)).labels}

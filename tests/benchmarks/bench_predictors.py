@@ -13,15 +13,13 @@ Both sides run in one process, take turns, and give the same numbers; medians an
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from cases import compared, run_cases
 from torch import Tensor, nn
 
 from lightning_nas.query.encoders import GraphEncoder, Graphs, PathEncoder, select
@@ -157,34 +155,15 @@ def measure(pair: tuple[Side, Side], repeats: int) -> dict[str, Any]:
             start = time.process_time()
             side()
             kept.append(time.process_time() - start)
-    faster = sorted(b / a for a, b in zip(*times, strict=True))
-    ours, reference = (statistics.median(kept) for kept in times)
-    off = float((results[0] - results[1]).abs().median())
-    found = {"ours_s": ours, "reference_s": reference, "times": reference / ours, "off": off}
-    return found | {"spread": (faster[0], faster[-1])}
+    return compared(*times) | {"off": float((results[0] - results[1]).abs().median())}
+
+
+def sizes(given: argparse.Namespace) -> None:
+    given.labels, given.passes, given.cells = (20, 3, 50) if given.small else (100, 150, 2000)
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="few labels and cells")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    given = parser.parse_args(argv)
-    given.labels, given.passes, given.cells = (20, 3, 50) if given.small else (100, 150, 2000)
-    unknown = set(given.cases.split(",")) - set(CASES)
-    if unknown:
-        parser.error(f"unknown cases {sorted(unknown)}; known are {', '.join(CASES)}")
-    torch.set_num_threads(given.threads)
-    rows = {}
-    for name in given.cases.split(","):
-        rows[name] = found = measure(CASES[name](given), given.repeats)
-        low, high = found["spread"]
-        figures = f"ours {found['ours_s']:.3f} s   reference {found['reference_s']:.3f} s   off {found['off']:.1e}"
-        print(f"{name:8} {figures}   {found['times']:.2f} times faster ({low:.2f} to {high:.2f})", flush=True)
-    if given.json is not None:
-        given.json.write_text(json.dumps({"threads": given.threads, "rows": rows}, indent=1))
+    run_cases(__doc__, CASES, measure, sizes, argv)
 
 
 if __name__ == "__main__":

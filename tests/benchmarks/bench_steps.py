@@ -12,8 +12,6 @@ codes do. Both sides have the same weights, samples and batches, and take turns;
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from cases import compared, run_cases
 from loops import loop_supernet
 
 from lightning_nas.arch import Sample
@@ -98,33 +97,16 @@ def measure(pair: tuple[Step, Step], repeats: int) -> dict[str, Any]:
             step()
             if turn:
                 kept.append(time.perf_counter() - start)
-    faster = sorted(b / a for a, b in zip(*times, strict=True))
-    ours, reference = (statistics.median(kept) for kept in times)
-    return {"ours_s": ours, "reference_s": reference, "times": reference / ours, "spread": (faster[0], faster[-1])}
+    return compared(*times)
+
+
+def sizes(given: argparse.Namespace) -> None:
+    numbers = (4, 3, 8, 4, 2) if given.small else (16, 8, 32, 16, 4)
+    given.channels, given.cells, given.side, given.batch, given.nodes = numbers
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--small", action="store_true", help="tiny networks")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    given = parser.parse_args(argv)
-    sizes = (4, 3, 8, 4, 2) if given.small else (16, 8, 32, 16, 4)
-    given.channels, given.cells, given.side, given.batch, given.nodes = sizes
-    unknown = set(given.cases.split(",")) - set(CASES)
-    if unknown:
-        parser.error(f"unknown cases {sorted(unknown)}; known are {', '.join(CASES)}")
-    torch.set_num_threads(given.threads)
-    rows = {}
-    for name in given.cases.split(","):
-        rows[name] = found = measure(CASES[name](given), given.repeats)
-        low, high = found["spread"]
-        figures = f"ours {found['ours_s']:.3f} s   reference {found['reference_s']:.3f} s"
-        print(f"{name:8} {figures}   {found['times']:.2f} times faster ({low:.2f} to {high:.2f})", flush=True)
-    if given.json is not None:
-        given.json.write_text(json.dumps({"threads": given.threads, "rows": rows}, indent=1))
+    run_cases(__doc__, CASES, measure, sizes, argv)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,17 @@ def test_a_large_space_gives_a_random_pool() -> None:
     assert len(WholeSpace(pool=7)(get_space("darts"), [], random.Random(0))) == 7
 
 
+def test_the_whole_of_a_part_of_a_space_is_its_members() -> None:
+    base = get_space("nasbench101")  # of which a list of all would be far too long
+    members = [base.sample(random.Random(k)) for k in range(60)]
+    space = RestrictedSpace(base, [*members, *map(base.canonical, members)])
+    found = WholeSpace()(space, [], random.Random(0))
+    assert set(found) <= set(space.members)
+    assert sorted(map(base.format, map(base.canonical, found))) == sorted(
+        {base.format(base.canonical(member)) for member in members}
+    )
+
+
 def test_a_restricted_space_stays_inside() -> None:
     base = get_space("nasbench201")
     members = {base.sample(random.Random(k)) for k in range(200)}

@@ -60,6 +60,9 @@ class Graphs:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, rows: Tensor | slice) -> Graphs:
+        return Graphs(self.adjacency[rows], self.labels[rows], self.kinds)
+
     def mask(self) -> Tensor:
         """``(n, v)`` booleans: which vertices are not padding."""
         return self.labels >= 0
@@ -86,8 +89,6 @@ def select(encoded: Encoded, rows: Tensor | slice) -> Encoded:
         encoded: Encoded genotypes.
         rows: Their numbers, or a slice.
     """
-    if isinstance(encoded, Graphs):
-        return Graphs(encoded.adjacency[rows], encoded.labels[rows], encoded.kinds)
     return encoded[rows]
 
 

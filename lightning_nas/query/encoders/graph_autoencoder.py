@@ -114,7 +114,7 @@ class GraphAutoencoder(Learner):
         """What is lost of the graphs with these numbers, and the divergence."""
         if self.graphs is None:
             raise ValueError("this autoencoder has no graphs to learn from; give it some")
-        graphs = Graphs(self.graphs.adjacency[rows], self.graphs.labels[rows], self.graphs.kinds)
+        graphs = self.graphs[rows]
         mean, log_std = self.encode(graphs)
         z = mean + log_std.exp() * torch.randn_like(mean)
         labels, edges = self.decode(F.dropout(z, self.dropout, self.training))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from lightning_nas.query.encoders.base import Encoded, Graphs
 
-__all__ = ["Prediction", "Predictor", "Scale", "features", "graphs"]
+__all__ = ["Prediction", "Predictor", "Scale", "features", "graphs", "learned", "over_members"]
+
+T = TypeVar("T")
 
 
 class Prediction(NamedTuple):
@@ -37,6 +39,24 @@ class Prediction(NamedTuple):
         if self.joint is not None:
             return self.joint(rng)
         return self.mean + self.std * torch.randn(self.mean.shape, generator=rng, dtype=self.mean.dtype)
+
+
+def over_members(outputs: Tensor) -> Prediction:
+    """What an ensemble says: mean and deviation over its members; a joint draw is one member.
+
+    Args:
+        outputs: ``(members, n)``.
+
+    Example:
+        >>> said = over_members(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
+        >>> said.mean.tolist(), said.std.tolist()
+        ([2.0, 2.0], [1.0, 0.0])
+    """
+
+    def joint(rng: torch.Generator) -> Tensor:
+        return outputs[int(torch.randint(len(outputs), (), generator=rng))]
+
+    return Prediction(outputs.mean(dim=0), outputs.std(dim=0, correction=0), joint)
 
 
 class Predictor(ABC):
@@ -69,6 +89,17 @@ class Predictor(ABC):
         Raises:
             ValueError: Before `fit`.
         """
+
+
+def learned(value: T | None) -> T:
+    """What a predictor has learned.
+
+    Raises:
+        ValueError: If that is nothing.
+    """
+    if value is None:
+        raise ValueError("the predictor has learned nothing; fit it first")
+    return value
 
 
 class Scale(NamedTuple):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_nas.query.encoders.base import Encoded
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features
-from lightning_nas.query.predictors.mlp import member_seeds, over_members
+from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features, learned, over_members
+from lightning_nas.query.predictors.mlp import member_seeds
 
 if TYPE_CHECKING:
     from sklearn.ensemble import GradientBoostingRegressor
@@ -78,9 +78,5 @@ class Boosting(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """Mean and population deviation over the members; a joint draw is one member."""
-        if not self.models:
-            raise ValueError("the predictor has learned nothing; fit it first")
-        known = features(x, self).numpy()
-        return over_members(
-            self.scale.back(torch.stack([torch.from_numpy(model.predict(known)) for model in self.models]))
-        )
+        models, asked = learned(self.models or None), features(x, self).numpy()
+        return over_members(self.scale.back(torch.stack([torch.from_numpy(model.predict(asked)) for model in models])))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_nas.query.encoders.base import Encoded
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features
+from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features, learned
 from lightning_nas.query.predictors.fitting import fit_quietly
 from lightning_nas.query.predictors.linear import BayesianLinear, most_likely, posterior
 from lightning_nas.query.predictors.mlp import BatchedMLP, member_seeds
@@ -49,7 +49,7 @@ class DNGO(Predictor):
             raise ValueError(f"{given}: all must be positive")
         self.layers, self.width, self.lr, self.passes, self.batch = layers, width, lr, passes, batch
         self.scale = Scale(0.0, 1.0)
-        self.learned: tuple[BatchedMLP, BayesianLinear] | None = None
+        self.fitted: tuple[BatchedMLP, BayesianLinear] | None = None
         self.center = self.spread = torch.empty(0)
 
     def fit(self, x: Encoded, y: Tensor, seed: int = 0) -> Self:
@@ -69,8 +69,8 @@ class DNGO(Predictor):
             betas=(0.9, 0.999),
         )
         network = fit_quietly(model, len(known), self.batch, self.passes, seed)
-        learned = network.hidden(self._standard(known))[0]
-        self.learned = network, posterior(learned, target, *most_likely(learned, target))
+        hidden = network.hidden(self._standard(known))[0]
+        self.fitted = network, posterior(hidden, target, *most_likely(hidden, target))
         return self
 
     def _standard(self, x: Tensor) -> Tensor:
@@ -78,9 +78,7 @@ class DNGO(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """Mean and standard deviation, noise included; a joint draw is one draw of the regression's weights."""
-        if self.learned is None:
-            raise ValueError("the predictor has learned nothing; fit it first")
-        (network, linear), scale = self.learned, self.scale
-        learned = network.hidden(self._standard(features(x, self).float()))[0]
-        mean, std = linear.predict(learned)
-        return Prediction(scale.back(mean), scale.width * std, lambda rng: scale.back(linear.draw(learned, rng)))
+        (network, linear), scale = learned(self.fitted), self.scale
+        hidden = network.hidden(self._standard(features(x, self).float()))[0]
+        mean, std = linear.predict(hidden)
+        return Prediction(scale.back(mean), scale.width * std, lambda rng: scale.back(linear.draw(hidden, rng)))

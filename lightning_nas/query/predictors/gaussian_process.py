@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_nas.query.encoders.base import Encoded
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale
+from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, learned
 from lightning_nas.query.predictors.correlation import Correlation, Matern
 
 __all__ = ["GaussianProcess", "Target"]
@@ -107,8 +107,7 @@ class GaussianProcess(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """The process without noise: mean, deviation and joint draws, on the scale of scores."""
-        if (known := self.posterior) is None:
-            raise ValueError("the process has learned nothing; fit it first")
+        known = learned(self.posterior)
         cross = self._covariance(x, known.x, known)
         rest = torch.linalg.solve_triangular(known.root, cross.T, upper=False)
         mean = known.scale.back(cross @ known.weights)

@@ -83,8 +83,4 @@ def embed(network: nn.Module, graphs: Graphs, chunk: int = 512) -> Tensor:
     """
     small = trimmed(graphs)
     with torch.no_grad():
-        parts = [
-            network(Graphs(small.adjacency[k : k + chunk], small.labels[k : k + chunk], small.kinds))
-            for k in range(0, len(small), chunk)
-        ]
-    return torch.cat(parts)
+        return torch.cat([network(small[k : k + chunk]) for k in range(0, len(small), chunk)])

@@ -11,7 +11,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_nas.query.encoders.base import Encoded
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features
+from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features, learned, over_members
 from lightning_nas.query.predictors.fitting import Learner, fit_quietly, seeded_torch
 
 __all__ = ["LSTMPredictor", "StringRegressor", "tokens", "unit_scale"]
@@ -158,10 +158,9 @@ class LSTMPredictor(Predictor):
         return kept if len(kept) else order
 
     def predict(self, x: Encoded) -> Prediction:
-        """Mean and deviation over the members."""
-        if not self.models:
-            raise ValueError("the predictor has learned nothing; fit it first")
+        """Mean and population deviation over the members; a joint draw is one member."""
+        models = learned(self.models or None)
         parts = torch.split(tokens(x, self.vocabulary, self), _CHUNK)
         with torch.no_grad():
-            found = torch.stack([torch.cat([model(part) for part in parts]) for model in self.models]).double()
-        return Prediction(self.scale.back(found.mean(dim=0)), self.scale.width * found.std(dim=0, correction=0))
+            found = torch.stack([torch.cat([model(part) for part in parts]) for model in models])
+        return over_members(self.scale.back(found.double()))

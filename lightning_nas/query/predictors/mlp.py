@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nas.query.encoders.base import Encoded
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features
+from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features, learned, over_members
 from lightning_nas.query.predictors.fitting import Learner, fit_quietly
 
-__all__ = ["BatchedMLP", "Loss", "MLPEnsemble", "member_seeds", "over_members"]
+__all__ = ["BatchedMLP", "Loss", "MLPEnsemble", "member_seeds"]
 
 Loss = Literal["mae", "mape", "mse"]
 """How far a prediction is off: absolute, relative to the distance of the score from a bound, or squared."""
@@ -119,24 +119,6 @@ def member_seeds(seed: int, members: int) -> list[int]:
     return [int(torch.randint(2**31, (), generator=rng)) for _ in range(members)]
 
 
-def over_members(outputs: Tensor) -> Prediction:
-    """What an ensemble says: mean and deviation over its members; a joint draw is one member.
-
-    Args:
-        outputs: ``(members, n)``.
-
-    Example:
-        >>> said = over_members(torch.tensor([[1.0, 2.0], [3.0, 2.0]]))
-        >>> said.mean.tolist(), said.std.tolist()
-        ([2.0, 2.0], [1.0, 0.0])
-    """
-
-    def joint(rng: torch.Generator) -> Tensor:
-        return outputs[int(torch.randint(len(outputs), (), generator=rng))]
-
-    return Prediction(outputs.mean(dim=0), outputs.std(dim=0, correction=0), joint)
-
-
 class MLPEnsemble(Predictor):
     r"""An ensemble of multilayer perceptrons on features; their disagreement is the uncertainty.
 
@@ -221,6 +203,5 @@ class MLPEnsemble(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """Mean and population deviation over the members; a joint draw is one member."""
-        if self.model is None:
-            raise ValueError("the predictor has learned nothing; fit it first")
-        return over_members(self.scale.back(self.model(features(x, self).float()).double()))
+        model = learned(self.model)
+        return over_members(self.scale.back(model(features(x, self).float()).double()))

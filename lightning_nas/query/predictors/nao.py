@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
 
 from lightning_nas.query.encoders.base import Encoded
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale
+from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, learned
 from lightning_nas.query.predictors.fitting import Learner, fit_quietly, seeded_torch
 from lightning_nas.query.predictors.lstm import tokens, unit_scale
 from lightning_nas.query.predictors.nao_network import NAONetwork
@@ -140,9 +140,7 @@ class NAOPredictor(Predictor):
             return network.write(network.move(network.read(strings), eta), allowed)
 
     def _fitted(self) -> NAONetwork:
-        if self.network is None:
-            raise ValueError("the predictor has learned nothing; fit it first")
-        return self.network
+        return learned(self.network)
 
 
 class SemiNASPredictor(NAOPredictor):

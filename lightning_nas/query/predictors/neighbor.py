@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_nas.query.encoders.base import Encoded
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features
+from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features, learned
 
 __all__ = ["NearestNeighbor"]
 
@@ -42,9 +42,7 @@ class NearestNeighbor(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """Mean and deviation over the neighbors."""
-        if self.known is None:
-            raise ValueError("the predictor has learned nothing; fit it first")
-        known, scores = self.known
+        known, scores = learned(self.known)
         nearest = torch.cdist(features(x, self).float(), known).argsort(dim=1, stable=True)[:, : self.k]
         near = scores[nearest]
         return Prediction(near.mean(dim=1), near.std(dim=1, correction=0))

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lightning_nas.query.encoders.base import Encoded, Graphs
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale
+from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, learned
 from lightning_nas.query.predictors.base import graphs as checked
 from lightning_nas.query.predictors.fitting import Learner, fit_quietly, seeded_torch
 from lightning_nas.query.predictors.gcn import DirectedGCN
@@ -90,7 +90,7 @@ class NeuralPredictor(Predictor):
         if good.any() and not good.all():
             self.rest = float(y[~good].mean())
             self.classifier = self._network(known, good.float(), binary_cross_entropy_with_logits, seed + 1)
-            known, y = Graphs(known.adjacency[good], known.labels[good], known.kinds), y[good]
+            known, y = known[good], y[good]
         self.scale = Scale.of(y)
         self.regressor = self._network(known, self.scale.to(y).float(), mse_loss, seed)
         return self
@@ -112,10 +112,8 @@ class NeuralPredictor(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """Expected scores, without uncertainty."""
-        if self.regressor is None:
-            raise ValueError("the predictor has learned nothing; fit it first")
-        asked = checked(x, self)
-        mean = self.scale.back(embed(self.regressor, asked).double())
+        regressor, asked = learned(self.regressor), checked(x, self)
+        mean = self.scale.back(embed(regressor, asked).double())
         if self.classifier is not None:
             mean = torch.where(embed(self.classifier, asked) >= 0, mean, self.rest)
         return Prediction(mean, torch.zeros_like(mean))
@@ -139,8 +137,7 @@ class _Regression(Learner):
 
     def loss(self, rows: Tensor) -> Tensor:
         """The mean error on the rows."""
-        some = Graphs(self.x.adjacency[rows], self.x.labels[rows], self.x.kinds)
-        return self.error(self.network(some), self.y[rows])
+        return self.error(self.network(self.x[rows]), self.y[rows])
 
     def configure_optimizers(self) -> Any:
         """The optimiser, its rate along a cosine."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from lightning_nas.query.encoders.base import Encoded, Graphs
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale
+from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, learned, over_members
 from lightning_nas.query.predictors.base import graphs as checked
 from lightning_nas.query.predictors.fitting import Learner, fit_quietly, seeded_torch
 from lightning_nas.query.predictors.gcn import DirectedGCN
@@ -125,13 +125,10 @@ class Ranker(Predictor):
         return Score(width, self.kind, self.margin, self.hidden, self.dropout)
 
     def predict(self, x: Encoded) -> Prediction:
-        """Ratings; their deviation over the members."""
-        if not self.fitted:
-            raise ValueError("the predictor has learned nothing; fit it first")
-        asked = checked(x, self)
+        """Ratings; their deviation over the members, of which a joint draw is one."""
+        fitted, asked = learned(self.fitted or None), checked(x, self)
         with torch.no_grad():
-            ratings = torch.stack([self._rate(member, asked) for member in self.fitted]).double()
-        return Prediction(ratings.mean(dim=0), ratings.std(dim=0, correction=0))
+            return over_members(torch.stack([self._rate(member, asked) for member in fitted]).double())
 
     def _rate(self, member: tuple[GraphNetwork, Head, Tensor], x: Graphs) -> Tensor:
         """The ratings of a member; of several, on the scale on which those of the labelled have mean 0, deviation 1."""
@@ -152,7 +149,7 @@ class _Order(Learner):
         """The mean loss of the pairs."""
         y = self.y[rows]
         better, worse = pairs(y, self.ranker.ratio)
-        vectors = self.network(Graphs(self.x.adjacency[rows], self.x.labels[rows], self.x.kinds))
+        vectors = self.network(self.x[rows])
         return self.head.loss(vectors, y, better, worse)
 
     def configure_optimizers(self) -> Any:

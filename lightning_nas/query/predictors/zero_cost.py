@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_nas.query.encoders.base import Encoded
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features
+from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features, learned
 
 __all__ = ["ZeroCost"]
 
@@ -57,13 +57,12 @@ class ZeroCost(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """The score, or the line at its rank and what the rest says."""
-        if self.scores is None:
-            raise ValueError("the predictor has learned nothing; fit it first")
+        scores = learned(self.scores)
         first, others = _split(features(x, self))
         if self.rest is None:
             return Prediction(first, torch.zeros_like(first))
         prediction = self.rest.predict(others)
-        prior, draw = self._prior(self._ranks(first, self.scores)).to(prediction.mean), prediction.joint
+        prior, draw = self._prior(self._ranks(first, scores)).to(prediction.mean), prediction.joint
         joint = None if draw is None else lambda rng: prior + draw(rng)
         return Prediction(prior + prediction.mean, prediction.std, joint)
 

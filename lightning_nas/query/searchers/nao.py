@@ -7,7 +7,7 @@ import random
 from lightning_nas.arch import Genotype
 from lightning_nas.query.encoders.tokens import TokenEncoder
 from lightning_nas.query.predictors.nao import NAOPredictor, SemiNASPredictor
-from lightning_nas.query.proposals import Labels, Proposal
+from lightning_nas.query.proposals import Labels, Proposal, best_of, canonical
 from lightning_nas.query.searchers.predictor_search import PredictorSearch
 from lightning_nas.spaces import Space
 
@@ -48,38 +48,31 @@ class GradientSteps(Proposal):
             raise ValueError(f"size={size}, seeds={seeds}, steps={steps}: all must be positive")
         self.encoder, self.predictor = encoder, predictor
         self.size, self.seeds, self.steps = size, seeds, steps
-        self._keys: dict[Genotype, Genotype] = {}
 
     def __call__(self, space: Space, labels: Labels, rng: random.Random) -> list[Genotype]:
         """New architectures, those of smaller steps first; all random before the first label."""
-        known = {self._key(space, genotype) for genotype, _ in labels}
+        known = {canonical(space, genotype) for genotype, _ in labels}
         found = self._written(space, labels, known) if labels else []
         tries = 0
         while len(found) < self.size and tries < 100 * self.size:
             genotype, tries = space.sample(rng), tries + 1
-            if self._key(space, genotype) not in known:
-                known.add(self._key(space, genotype))
+            if canonical(space, genotype) not in known:
+                known.add(canonical(space, genotype))
                 found.append(genotype)
         return found
 
     def _written(self, space: Space, labels: Labels, known: set[Genotype]) -> list[Genotype]:
         """What the gradient steps lead to; `known` grows by it."""
-        best = [genotype for genotype, _ in sorted(labels, key=lambda label: -label[1])[: self.seeds]]
-        x, found = self.encoder(best), list[Genotype]()
+        x, found = self.encoder(best_of(labels, self.seeds)), list[Genotype]()
         for eta in range(1, self.steps + 1):
             for string in self.predictor.generate(x, eta, self.encoder.allowed):
                 genotype = self.encoder.decode(string)
-                if genotype is not None and self._key(space, genotype) not in known:
-                    known.add(self._key(space, genotype))
+                if genotype is not None and canonical(space, genotype) not in known:
+                    known.add(canonical(space, genotype))
                     found.append(genotype)
                 if len(found) == self.size:
                     return found
         return found
-
-    def _key(self, space: Space, genotype: Genotype) -> Genotype:
-        if genotype not in self._keys:
-            self._keys[genotype] = space.canonical(genotype)
-        return self._keys[genotype]
 
 
 class NAO(PredictorSearch):

@@ -15,7 +15,7 @@ from lightning_nas.arch import Genotype
 from lightning_nas.query.acquisition import Acquisition, Mean
 from lightning_nas.query.encoders.base import Encoder
 from lightning_nas.query.predictors.base import Predictor
-from lightning_nas.query.proposals import Proposal, RandomPool
+from lightning_nas.query.proposals import Proposal, RandomPool, canonical
 from lightning_nas.query.searcher import Searcher
 from lightning_nas.query.trial import Result, Trial
 
@@ -144,7 +144,6 @@ class PredictorSearch(Searcher):
         self.tried: set[Genotype] = set()
         self.queue: list[Genotype] = []
         self.turn = 0
-        self._keys: dict[Genotype, Genotype] = {}
 
     def propose(self) -> Trial | None:
         """A random architecture at the start, then those of the turn; ``None`` while it waits, or with none left."""
@@ -159,11 +158,7 @@ class PredictorSearch(Searcher):
 
     def key(self, genotype: Genotype) -> Genotype:
         """What all equal architectures share."""
-        if not self.equal:
-            return genotype
-        if genotype not in self._keys:
-            self._keys[genotype] = self.space.canonical(genotype)
-        return self._keys[genotype]
+        return canonical(self.space, genotype) if self.equal else genotype
 
     def _fresh(self) -> Genotype:
         """A random architecture, one that was not tried if there is one soon."""
@@ -177,18 +172,23 @@ class PredictorSearch(Searcher):
     def _next_turn(self) -> bool:
         """Choose the next batch; whether there is any."""
         self.turn += 1
-        candidates = self.candidates()
-        if not self.labels:
-            self.queue = [self._fresh()]
-        elif candidates:
-            ratings = self.rate(candidates)
-            self.queue = [candidates[k] for k in self.choice(ratings, self.batch, self.turn, self.rng)]
+        self.queue = self.chosen(self.batch) if self.labels else [self._fresh()]
         return bool(self.queue)
 
+    def chosen(self, count: int) -> list[Genotype]:
+        """Learn from the labels, rate candidates, and choose.
+
+        Args:
+            count: How many to choose.
+        """
+        self.learn()
+        candidates = self.candidates()
+        if not candidates:
+            return []
+        return [candidates[k] for k in self.choice(self.rate(candidates), count, self.turn, self.rng)]
+
     def candidates(self) -> list[Genotype]:
-        """Learn from the labels; then what the proposal makes, less what was tried, one of each kind of equal ones."""
-        if self.labels:
-            self.learn()
+        """What the proposal makes, less what was tried, one of each kind of equal ones."""
         new: dict[Genotype, Genotype] = {}
         for genotype in self.proposal(self.space, self.labels, self.rng):
             key = self.key(genotype)
@@ -203,7 +203,7 @@ class PredictorSearch(Searcher):
         self.predictor.fit(self.encoder(genotypes), torch.tensor(scores, dtype=torch.float64), seed)
 
     def rate(self, candidates: Sequence[Genotype]) -> Tensor:
-        """Predict and rate, after `candidates`: ``(n,)``."""
+        """Predict and rate: ``(n,)``."""
         rng = torch.Generator().manual_seed(self.rng.getrandbits(63))
         with torch.no_grad():
             prediction = self.predictor.predict(self.encoder(candidates))

@@ -141,9 +141,7 @@ class RankNOSH(PredictorSearch):
         self.labels = self._targets()
         if not self.labels:
             return self._random(count)
-        candidates = self.candidates()
-        rows = self.choice(self.rate(candidates), count, self.turn, self.rng) if candidates else []
-        chosen = [candidates[k] for k in rows]
+        chosen = self.chosen(count)
         self.tried.update(map(self.key, chosen))
         return chosen
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from lightning_nas.query.acquisition import IndependentThompson
 from lightning_nas.query.encoders import PathEncoder
-from lightning_nas.query.predictors.base import Prediction
+from lightning_nas.query.predictors.base import Prediction, over_members
 from lightning_nas.query.predictors.boosting import Boosting
 from lightning_nas.query.predictors.fitting import fit_quietly
-from lightning_nas.query.predictors.mlp import BatchedMLP, MLPEnsemble, member_seeds, over_members
+from lightning_nas.query.predictors.mlp import BatchedMLP, MLPEnsemble, member_seeds
 from lightning_nas.query.searchers.bananas import BANANAS
 
 RNG = torch.Generator().manual_seed(0)
