@@ -24,6 +24,11 @@ from lightning_nas.query.searchers.rank_nosh import RankNOSH
 __all__ = ["CONTESTANTS"]
 
 
+def _order() -> Ranker:
+    """The ranker of RANK-NOSH; the paused trainings of its pyramid are many, so the steps of a fit have a limit."""
+    return Ranker(GIN, "bce", steps=400)
+
+
 def _nosh(of: World, seed: int) -> Searcher:
     """RANK-NOSH over the trainings that the table has; level 0 where there are scores without training."""
     levels = [0.0] * (of.zero_cost is not None) + [float(e) for e in (of.short, of.full) if e is not None]
@@ -32,13 +37,14 @@ def _nosh(of: World, seed: int) -> Searcher:
     ratio = [0.25] * (len(levels) - 1)
     if of.zero_cost is not None:
         ratio[0] = 0.5
-    parts = {"encoder": GraphEncoder(of.space), "predictor": Ranker(GIN, "bce")}
-    return RankNOSH(of.space, levels, ratio, 80, 40, 100_000, proposal=WholeSpace(), seed=seed, **parts)  # type: ignore[arg-type]
+    parts = {"encoder": GraphEncoder(of.space), "predictor": _order()}
+    return RankNOSH(of.space, levels, ratio, 80, 80, 100_000, proposal=WholeSpace(), seed=seed, **parts)  # type: ignore[arg-type]
 
 
 def _ranker(of: World, seed: int) -> Searcher:
-    """The ranker of RANK-NOSH, every proposal trained in full."""
-    return PredictorSearch(GraphEncoder(of.space), Ranker(GIN, "bce"), proposal=WholeSpace(), initial=20, seed=seed)
+    """The ranker of RANK-NOSH, every proposal trained in full; a round trains as many in full as one of `_nosh`."""
+    parts = {"proposal": WholeSpace(), "initial": 20, "batch": 20}
+    return PredictorSearch(GraphEncoder(of.space), _order(), seed=seed, **parts)  # type: ignore[arg-type]
 
 
 CONTESTANTS: dict[str, Callable[[World, int], Searcher]] = {

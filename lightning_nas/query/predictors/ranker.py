@@ -54,6 +54,8 @@ class Ranker(Predictor):
         cosine: Whether the learning rate falls along a cosine to zero.
         batch: Most architectures of a mini-batch; all have nearly the same size.
         passes: Passes over the labels.
+        steps: Steps after which learning ends before its last pass; ``None`` for no limit. A pass over more labels has
+            more steps, and each label comes in more pairs, so fewer passes do.
         ratio: Most pairs of a mini-batch, as multiple of its size, chosen at random; ``None`` for all.
         members: Rankers, each with a start of its own, whose mean and deviation on a common scale are predicted.
 
@@ -79,6 +81,7 @@ class Ranker(Predictor):
         cosine: bool = True,
         batch: int = 32,
         passes: int = 100,
+        steps: int | None = None,
         ratio: float | None = None,
         members: int = 1,
     ) -> None:
@@ -89,14 +92,15 @@ class Ranker(Predictor):
                 f"margin={margin}, lr={lr}, ratio={ratio}, weight_decay={weight_decay}, dropout={dropout}:"
                 " the first three must be positive, the decay not negative, dropout in [0, 1)"
             )
-        if batch < 2 or min(passes, members, *hidden, 1) < 1:
+        if batch < 2 or min(passes, members, *hidden, 1, *([] if steps is None else [steps])) < 1:
             raise ValueError(
-                f"batch={batch}, passes={passes}, members={members}, hidden={hidden}: a batch has two, the others one"
+                f"batch={batch}, passes={passes}, steps={steps}, members={members}, hidden={hidden}: a batch has two,"
+                " the others one"
             )
         self.network: Network = DirectedGCN if network is None else network
         self.kind, self.margin, self.hidden, self.dropout = loss, margin, hidden, dropout
         self.lr, self.weight_decay, self.cosine, self.batch, self.passes = lr, weight_decay, cosine, batch, passes
-        self.ratio, self.members = ratio, members
+        self.steps, self.ratio, self.members = steps, ratio, members
         self.fitted: list[tuple[GraphNetwork, Head, Tensor]] = []
 
     def build(self, x: Graphs) -> GraphNetwork:
@@ -115,8 +119,9 @@ class Ranker(Predictor):
         with seeded_torch(seed):
             network = self.build(x)
             head = self._head(network.width)
-        batch = ceil(len(x) / ceil(len(x) / self.batch))
-        fit_quietly(_Order(network, head, x, y, self), len(x), batch, self.passes, seed)
+        batches = ceil(len(x) / self.batch)
+        passes = self.passes if self.steps is None else min(self.passes, ceil(self.steps / batches))
+        fit_quietly(_Order(network, head, x, y, self, passes), len(x), ceil(len(x) / batches), passes, seed)
         return network, head, embed(network, x)
 
     def _head(self, width: int) -> Head:
@@ -140,10 +145,10 @@ class Ranker(Predictor):
 class _Order(Learner):
     """A network and a head that learn the order of some graphs."""
 
-    def __init__(self, network: nn.Module, head: Head, x: Graphs, y: Tensor, ranker: Ranker) -> None:
+    def __init__(self, network: nn.Module, head: Head, x: Graphs, y: Tensor, ranker: Ranker, passes: int) -> None:
         super().__init__()
         self.network, self.head, self.x, self.y = network, head, x, y
-        self.ranker = ranker
+        self.ranker, self.passes = ranker, passes
 
     def loss(self, rows: Tensor) -> Tensor:
         """The mean loss of the pairs."""
@@ -156,4 +161,4 @@ class _Order(Learner):
         """AdamW, its rate along a cosine."""
         ranker = self.ranker
         optimizer = torch.optim.AdamW(self.parameters(), ranker.lr, weight_decay=ranker.weight_decay, fused=True)
-        return ([optimizer], [CosineAnnealingLR(optimizer, ranker.passes)]) if ranker.cosine else optimizer
+        return ([optimizer], [CosineAnnealingLR(optimizer, self.passes)]) if ranker.cosine else optimizer

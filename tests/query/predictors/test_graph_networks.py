@@ -160,7 +160,12 @@ def test_gin_is_its_formula() -> None:
     def step(edges: Tensor, x: Tensor, layer: int) -> Tensor:
         near = edges + edges.T
         sums = [(1 + network.eps[layer]) * x[v] + sum(x[w] for w in near[v].nonzero().flatten()) for v in range(len(x))]
-        return network.blocks[layer](torch.stack(sums))
+        x = torch.stack(sums)
+        for k in (2 * layer, 2 * layer + 1):
+            x = x @ network.weights[k - 1] if k else x
+            x = (x - network.means[k]) / (network.variances[k] + 1e-5).sqrt()
+            x = (x * network.gains[k] + network.shifts[k]).relu()
+        return x
 
     expected = torch.stack([loop(graphs, step, network.first.weight, 3, k).mean(dim=0) for k in range(5)])
     torch.testing.assert_close(network(graphs), expected)

@@ -150,6 +150,15 @@ def test_the_relation_learns_the_softmax_of_the_labels() -> None:
     assert relation.rate(vectors, vectors).min() > 0
 
 
+def test_a_limit_of_steps_ends_before_its_last_pass() -> None:
+    graphs, y = toy(5, seed=0)
+    short = Ranker(gcn, batch=2, passes=100, steps=7).fit(graphs, y).predict(graphs).mean
+    assert torch.equal(short, Ranker(gcn, batch=2, passes=3).fit(graphs, y).predict(graphs).mean)
+    assert not torch.equal(short, Ranker(gcn, batch=2, passes=2).fit(graphs, y).predict(graphs).mean)
+    with pytest.raises(ValueError, match="steps=0"):
+        Ranker(steps=0)
+
+
 def test_members_make_the_mean_and_the_deviation() -> None:
     graphs, y = toy(12, seed=0)
     one = Ranker(gcn, passes=3).fit(graphs, y).predict(graphs)
