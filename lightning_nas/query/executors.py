@@ -38,7 +38,9 @@ class RayExecutor(Executor):
 
     Args:
         workers: Tasks at once on this machine; ``None`` for one a core. Ignored with an address.
-        address: Address of a running cluster (``"auto"`` to find it); ``None`` to start Ray here.
+        address: Address of a running cluster, ``"host:port"`` (``"auto"`` to find one on this machine); ``None`` to
+            start Ray here. Its machines must have this package and what the oracle needs. Where Ray is connected in
+            this process already, it is used as it is.
         cpus: Cores that a task reserves.
         gpus: Accelerators that a task reserves.
 
