@@ -21,7 +21,7 @@ from lightning_nas.query.searchers.neural_predictor import NeuralPredictorSearch
 from lightning_nas.query.searchers.predictor_search import PredictorSearch
 from lightning_nas.query.searchers.rank_nosh import RankNOSH
 
-__all__ = ["CONTESTANTS"]
+__all__ = ["CONTESTANTS", "able"]
 
 
 def _order() -> Ranker:
@@ -29,16 +29,17 @@ def _order() -> Ranker:
     return Ranker(GIN, "bce", steps=400)
 
 
-def _nosh(of: World, seed: int) -> Searcher:
-    """RANK-NOSH over the trainings that the table has; level 0 where there are scores without training."""
-    levels = [0.0] * (of.zero_cost is not None) + [float(e) for e in (of.short, of.full) if e is not None]
+def _nosh(of: World, seed: int, scored: bool = False) -> Searcher:
+    """RANK-NOSH over the trainings that the table has, with a level 0 of scores without training if asked."""
+    if scored and of.zero_cost is None:
+        raise ValueError(f"no scores without training of {of.name} were given; make them by benchmark scores")
+    levels = [0.0] * scored + [float(e) for e in (of.short, of.full) if e is not None]
     if len(levels) < 2:
-        raise ValueError(f"{of.name} has one level of training and no scores without; leave RANK-NOSH out")
-    ratio = [0.25] * (len(levels) - 1)
-    if of.zero_cost is not None:
-        ratio[0] = 0.5
+        raise ValueError(f"{of.name} has one level of training; leave RANK-NOSH out, or give it a level 0")
+    ratio = [0.5] * scored + [0.25] * (len(levels) - 1 - scored)
+    first = 160 if scored else 80
     parts = {"encoder": GraphEncoder(of.space), "predictor": _order()}
-    return RankNOSH(of.space, levels, ratio, 80, 80, 100_000, proposal=WholeSpace(), seed=seed, **parts)  # type: ignore[arg-type]
+    return RankNOSH(of.space, levels, ratio, first, first, 100_000, proposal=WholeSpace(), seed=seed, **parts)  # type: ignore[arg-type]
 
 
 def _ranker(of: World, seed: int) -> Searcher:
@@ -62,5 +63,16 @@ CONTESTANTS: dict[str, Callable[[World, int], Searcher]] = {
     ),
     "ranker": _ranker,
     "RANK-NOSH": _nosh,
+    "RANK-NOSH, level 0": lambda of, seed: _nosh(of, seed, scored=True),
 }
 """Name -> searcher for a world and a seed, with the defaults of its preset."""
+
+
+def able(of: World) -> list[str]:
+    """Who can take part in a world: not RANK-NOSH without levels to go through.
+
+    Args:
+        of: The world.
+    """
+    missing = {"RANK-NOSH": of.short is None, "RANK-NOSH, level 0": of.zero_cost is None}
+    return [name for name in CONTESTANTS if not missing.get(name, False)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_nas.label_study.contestants import CONTESTANTS
+from lightning_nas.label_study.contestants import CONTESTANTS, able
 from lightning_nas.label_study.report import write_race
 from lightning_nas.label_study.rows import read_rows, run_all
 from lightning_nas.label_study.worlds import World, world
@@ -91,12 +91,12 @@ def run_race(
         out: Folder for the results.
         runs: Runs of each method on each data set, seeds 0, 1, ...
         labels: Full trainings of a run.
-        methods: Names of methods; None for all.
+        methods: Names of methods; None for all that the table allows.
         datasets: Data sets of the table; None for all.
-        scores: File of scores without training for level 0 of RANK-NOSH; None to begin with trainings.
+        scores: File of scores without training, which "RANK-NOSH, level 0" needs; None for none.
         processes: Processes that share the runs; 1 for this one.
     """
-    names, sets = _checked(methods, datasets, table, runs, labels)
+    names, sets = _checked(methods, datasets, world(table, scores), runs, labels)
     file = require_writable(Path(out)) / "race.csv"
     known = {(row["table"], row["method"], row["dataset"], row["seed"]) for row in read_race(file, labels)}
     wanted = [(table, name, dataset, seed) for seed in range(runs) for dataset in sets for name in names]
@@ -109,7 +109,7 @@ def run_race(
 
 
 def _checked(
-    methods: Sequence[str] | None, datasets: Sequence[str] | None, table: str, runs: int, labels: int
+    methods: Sequence[str] | None, datasets: Sequence[str] | None, of: World, runs: int, labels: int
 ) -> tuple[list[str], list[str]]:
     """The methods and the data sets."""
     unknown = sorted(set(methods or ()) - set(CONTESTANTS))
@@ -118,10 +118,13 @@ def _checked(
             f"methods {unknown}, runs={runs}, labels={labels}: known methods are {', '.join(CONTESTANTS)}, and numbers"
             " must be at least 1"
         )
-    known = world(table).table.datasets
+    known = of.table.datasets
     if set(datasets or ()) - set(known):
-        raise ValueError(f"datasets={datasets}: {table} has {', '.join(known)}")
-    return list(methods or CONTESTANTS), list(datasets or known)
+        raise ValueError(f"datasets={datasets}: {of.name} has {', '.join(known)}")
+    unable = sorted(set(methods or ()) - set(able(of)))
+    if unable:
+        raise ValueError(f"methods {unable}: {of.name} lacks the levels of training or the scores that they need")
+    return list(methods or able(of)), list(datasets or known)
 
 
 def read_race(file: Path, labels: int) -> list[dict[str, Any]]:

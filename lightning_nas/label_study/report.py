@@ -15,7 +15,7 @@ from lightning_nas.label_study.worlds import World
 from lightning_nas.reports import write_report
 from lightning_nas.reports.regret import held
 
-__all__ = ["at_labels", "write_race"]
+__all__ = ["at_labels", "savings", "write_race"]
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -53,7 +53,56 @@ def write_race(rows: Rows, of: World, labels: int, stem: Path) -> None:
             cells = [f"{m:.2f} ± {d:.2f}" for m, d in zip(row["test"], row["deviation"], strict=True)]
             lines.append(f"| {row['method']} | {' | '.join(cells)} | {row['runs']} | {row['seconds']:.1f} |")
             figures.append(row)
-    write_report(stem, lines, {"labels": marks, "rows": figures}, _picture(rows, of, labels))
+    saved = [row for dataset in datasets for row in savings(rows, dataset, labels)]
+    lines += _savings_lines(saved)
+    write_report(stem, lines, {"labels": marks, "rows": figures, "savings": saved}, _picture(rows, of, labels))
+
+
+def _savings_lines(saved: Rows) -> list[str]:
+    """The table of `savings`."""
+    if not saved:
+        return []
+    lines = [
+        "",
+        "Full trainings (epochs by those of a full training) until the mean test accuracy reaches that of the ranker"
+        " that has all proposals trained in full:",
+        "",
+        "| data | ranker's labels | test | method | its labels | times fewer |",
+        "|---" * 6 + "|",
+    ]
+    for row in saved:
+        needed, labels = row["needed"], row["labels"]
+        figures = "not reached | -" if needed is None else f"{needed:.1f} | {labels / needed:.1f}"
+        lines.append(f"| {row['dataset']} | {labels} | {row['test']:.2f} | {row['method']} | {figures} |")
+    return lines
+
+
+def savings(rows: Rows, dataset: str, labels: int) -> list[dict[str, Any]]:
+    """What RANK-NOSH spends until its mean test accuracy is that of its ranker without halving.
+
+    Args:
+        rows: The runs.
+        dataset: Data set of the table.
+        labels: Full trainings of a run.
+
+    Returns:
+        For some numbers of the ranker's labels and each form of RANK-NOSH: the ranker's mean test accuracy then, and
+        the full trainings needed for it, ``None`` if it is not reached.
+    """
+    at = np.linspace(0, labels, 20 * labels + 1)
+    means = {}
+    for method in dict.fromkeys(row["method"] for row in rows if row["method"].startswith(("ranker", "RANK-NOSH"))):
+        own = [row["curve"] for row in rows if row["method"] == method and row["dataset"] == dataset]
+        means[method] = np.mean([at_labels(curve, at) for curve in own], axis=0) if own else np.full(len(at), np.nan)
+    found = []
+    for mark in (m for m in (40, 60, 80, 100, labels) if "ranker" in means and m <= labels):
+        target = float(means["ranker"][20 * mark])
+        for method in (name for name in means if name != "ranker"):
+            enough = np.flatnonzero(means[method] >= target - 1e-9)
+            needed = float(at[enough[0]]) if len(enough) else None
+            row = {"dataset": dataset, "labels": mark, "test": target, "method": method, "needed": needed}
+            found.append(row)
+    return found
 
 
 def summarise(rows: Rows, method: str, dataset: str, marks: Sequence[float]) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from lightning_nas.cli import main
-from lightning_nas.label_study.contestants import CONTESTANTS
+from lightning_nas.label_study.contestants import CONTESTANTS, able
 from lightning_nas.label_study.learners import LEARNERS
 from lightning_nas.label_study.race import trace
-from lightning_nas.label_study.report import at_labels
+from lightning_nas.label_study.report import at_labels, savings
 from lightning_nas.label_study.worlds import World, world
 from lightning_nas.query import RandomSearch, SuccessiveHalving
 
@@ -74,6 +74,28 @@ def test_a_race_goes_on_and_leaves_table_and_picture(
     assert "| REA |" in capsys.readouterr().out
 
 
+def test_what_halving_saves_is_read_off_the_means() -> None:
+    def row(method: str, *curve: tuple[float, float]) -> dict[str, object]:
+        return {"method": method, "dataset": "a", "curve": np.array([(at, 0.0, test) for at, test in curve])}
+
+    rows = [
+        row("ranker", (1, 80.0), (50, 90.0)),
+        row("ranker", (1, 82.0), (50, 94.0)),  # mean 81, from 50 on 92
+        row("RANK-NOSH", (1, 80.0), (20, 92.0)),
+        row("RANK-NOSH", (1, 80.0), (30, 92.0)),  # mean 86 from 20 on, 92 from 30 on
+        row("RANK-NOSH, level 0", (1, 91.9)),
+        row("random", (1, 99.0)),
+    ]
+    found = {(r["labels"], r["method"]): (r["test"], r["needed"]) for r in savings(rows, "a", 60)}
+    assert found == {
+        (40, "RANK-NOSH"): (81.0, 20.0),
+        (40, "RANK-NOSH, level 0"): (81.0, 1.0),
+        (60, "RANK-NOSH"): (92.0, 30.0),
+        (60, "RANK-NOSH, level 0"): (92.0, None),
+    }
+    assert savings(rows[2:], "a", 60) == []
+
+
 def test_correlations_go_on_and_leave_table_and_picture(data: Path, tmp_path: Path) -> None:
     names = "[boosting on adjacency, nearest neighbors on path]"
     options = [f"--out={tmp_path}", "--labels=[20, 40]", f"--learners={names}", "--processes=1", "--seeds=1"]
@@ -94,6 +116,7 @@ def test_correlations_go_on_and_leave_table_and_picture(data: Path, tmp_path: Pa
         (["race", "--runs=0"], "at least 1"),
         (["race", "--table=nasbench9"], "nasbench201"),
         (["race", "--datasets=[mnist]", "--methods=[random]"], "cifar10"),
+        (["race", "--methods=[RANK-NOSH]", "--table=nasbench101"], "lacks the levels"),
         (["taus", "--learners=[oracle]"], "boosting"),
         (["scores", "nowhere.npz", "--batch=0"], "at least one picture"),
     ],
@@ -110,8 +133,8 @@ def test_what_is_wrong_is_said(
 def test_everyone_can_take_part(table: str, data: Path) -> None:
     of = world(table)
     for name, make in CONTESTANTS.items():
-        if name == "RANK-NOSH" and of.short is None:
-            with pytest.raises(ValueError, match="leave RANK-NOSH out"):
+        if name not in able(of):
+            with pytest.raises(ValueError, match=r"leave RANK-NOSH out|benchmark scores"):
                 make(of, 0)
         else:
             (trial,) = make(of, 0).ask()
