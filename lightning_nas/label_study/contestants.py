@@ -1,4 +1,4 @@
-"""Who takes part: the presets with their defaults, and baselines."""
+"""Who takes part: the presets, with their own defaults except for RANK-NOSH, and baselines."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ CONTESTANTS: dict[str, Callable[[World, int], Searcher]] = {
     "RANK-NOSH": _nosh,
     "RANK-NOSH, level 0": lambda of, seed: _nosh(of, seed, scored=True),
 }
-"""Name -> searcher for a world and a seed, with the defaults of its preset."""
+"""Name -> searcher for a world and a seed, with the defaults of its preset; RANK-NOSH and its ranker are set here."""
 
 
 def able(of: World) -> list[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+from torch import Tensor
+
+from lightning_nas.arch import Genotype
 from lightning_nas.query.encoders import AdjacencyEncoder, Encoder, GraphEncoder, PathEncoder
 from lightning_nas.query.encoders.arch2vec import Arch2Vec
 from lightning_nas.query.encoders.tokens import TokenEncoder
@@ -18,11 +22,12 @@ from lightning_nas.query.predictors.gaussian_process import GaussianProcess
 from lightning_nas.query.predictors.gcn import GIN, GlobalGCN
 from lightning_nas.query.predictors.lstm import LSTMPredictor
 from lightning_nas.query.predictors.mlp import MLPEnsemble
-from lightning_nas.query.predictors.nao import NAOPredictor
+from lightning_nas.query.predictors.nao import NAOPredictor, SemiNASPredictor
 from lightning_nas.query.predictors.neural import NeuralPredictor
 from lightning_nas.query.predictors.otmann import OTMANN
 from lightning_nas.query.predictors.ranker import Ranker
 from lightning_nas.query.predictors.weisfeiler_lehman import WeisfeilerLehman
+from lightning_nas.query.searchers.bananas import BANANAS
 from lightning_nas.spaces import Space
 
 __all__ = ["LEARNERS", "LearnerParts"]
@@ -49,6 +54,11 @@ def _tokens(encoder: Encoder) -> int:
     return len(cast(TokenEncoder, encoder).vocabulary)
 
 
+def _some(space: Space, number: int) -> list[Genotype]:
+    rng = random.Random(0)  # noqa: S311
+    return [space.sample(rng) for _ in range(number)]
+
+
 def _kinds(encoder: Encoder) -> tuple[str, ...]:
     return cast(GraphEncoder, encoder).vocabulary
 
@@ -56,7 +66,9 @@ def _kinds(encoder: Encoder) -> tuple[str, ...]:
 _FLAT: dict[str, Callable[[Space], Encoder]] = {
     "adjacency": AdjacencyEncoder,
     "adjacency, equal ones alike": lambda space: AdjacencyEncoder(space, canonical=True),
+    "ordinal adjacency": lambda space: AdjacencyEncoder(space, "ordinal"),
     "path": PathEncoder,
+    "truncated path": lambda space: BANANAS(space).encoder,
     "arch2vec": Arch2Vec,
     "arch2vec, hardly pretrained": lambda space: Arch2Vec(space, number=10, passes=1),
 }
@@ -86,6 +98,10 @@ LEARNERS: dict[str, LearnerParts] = {
         at_most=500,
     ),
     "LSTM on tokens": LearnerParts(TokenEncoder, lambda encoder: LSTMPredictor(_tokens(encoder))),
+    "SemiNAS on tokens": LearnerParts(
+        TokenEncoder,
+        lambda encoder: SemiNASPredictor(_tokens(encoder), cast(Tensor, encoder(_some(encoder.space, 1_000)))),
+    ),
     "NAO on tokens": LearnerParts(TokenEncoder, lambda encoder: NAOPredictor(_tokens(encoder))),
     "Neural Predictor": LearnerParts(GraphEncoder, lambda encoder: NeuralPredictor(), iterative=True),
     "GCN, pairs, hinge": LearnerParts(GraphEncoder, lambda encoder: Ranker(), iterative=True),

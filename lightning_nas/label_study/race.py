@@ -21,7 +21,7 @@ from lightning_nas.reports import require_writable
 
 __all__ = ["run_race", "trace"]
 
-FIELDS = ("table", "method", "dataset", "seed", "labels", "seconds", "curve")
+FIELDS = ("table", "method", "dataset", "seed", "labels", "scores", "seconds", "curve")
 
 
 def trace(searcher: Searcher, of: World, dataset: str, seed: int, labels: float) -> list[tuple[float, float, float]]:
@@ -67,6 +67,7 @@ def one_run(
     seconds = round(time.process_time() - start, 2)
     rounded = [[round(value, 4) for value in point] for point in curve]
     row = {"table": table, "method": method, "dataset": dataset, "seed": seed, "labels": labels}
+    row["scores"] = _used(method, scores)
     return row | {"seconds": seconds, "curve": json.dumps(rounded)}
 
 
@@ -84,7 +85,7 @@ def run_race(
 
     A label is the validation accuracy of one run, drawn at random, at full training. What counts is the mean test
     accuracy of the architecture whose label is best. Each run is a line of `out`/race.csv; those that are there are
-    not done again, so the command goes on where it was stopped.
+    not done again, so the command goes on where it was stopped; begin in a new folder after a method was changed.
 
     Args:
         table: "nasbench201" or "nasbench101" (the graphs of nb1shot1_ss12.npz), in the folder LIGHTNING_NAS_DATA.
@@ -98,14 +99,29 @@ def run_race(
     """
     names, sets = _checked(methods, datasets, world(table, scores), runs, labels)
     file = require_writable(Path(out)) / "race.csv"
-    known = {(row["table"], row["method"], row["dataset"], row["seed"]) for row in read_race(file, labels)}
-    wanted = [(table, name, dataset, seed) for seed in range(runs) for dataset in sets for name in names]
-    jobs = [job for job in wanted if job not in known]
-    calls = [partial(one_run, table, scores, out, *job[1:], labels=labels) for job in jobs]
-    run_all(calls, file, FIELDS, processes)
-    rows = [row for row in read_race(file, labels) if row["table"] == table and row["seed"] < runs]
-    chosen = [row for row in rows if row["method"] in names and row["dataset"] in sets]
-    write_race(chosen, world(table, scores), labels, file.with_name(f"race-{table}"))
+    wanted = [(name, dataset, seed) for seed in range(runs) for dataset in sets for name in names]
+
+    known = _known(file, table, labels, scores)
+    calls = [partial(one_run, table, scores, out, *job, labels=labels) for job in wanted if job not in known]
+    try:
+        run_all(calls, file, FIELDS, processes)
+    finally:
+        known = _known(file, table, labels, scores)
+        done = [known[job] for job in wanted if job in known]
+        if done:
+            write_race(done, world(table, scores), labels, file.with_name(f"race-{table}"))
+
+
+def _known(file: Path, table: str, labels: int, scores: str | None) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The runs that are in the file, by method, data set and seed."""
+    rows = [row for row in read_race(file, labels) if row["table"] == table]
+    own = [row for row in rows if row["scores"] == _used(row["method"], scores)]
+    return {(row["method"], row["dataset"], row["seed"]): row for row in own}
+
+
+def _used(method: str, scores: str | None) -> str:
+    """The name of the file of scores that a method uses; empty if it uses none."""
+    return Path(scores).stem if scores is not None and method == "RANK-NOSH, level 0" else ""
 
 
 def _checked(

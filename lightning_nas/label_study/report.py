@@ -37,7 +37,7 @@ def at_labels(curve: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArra
 def write_race(rows: Rows, of: World, labels: int, stem: Path) -> None:
     """Write and print the table of a race, its figures and its picture."""
     datasets, methods = (list(dict.fromkeys(row[key] for row in rows)) for key in ("dataset", "method"))
-    marks = [mark for mark in (50, 100, labels) if mark <= labels]
+    marks = sorted({mark for mark in (50, 100, labels) if mark <= labels})
     lines = [
         f"{of.name}: mean test accuracy in percent (all runs of the table) of the architecture with the best label, ±"
         " standard deviation over the runs; a label is the validation accuracy of one run at full training"
@@ -95,7 +95,7 @@ def savings(rows: Rows, dataset: str, labels: int) -> list[dict[str, Any]]:
         own = [row["curve"] for row in rows if row["method"] == method and row["dataset"] == dataset]
         means[method] = np.mean([at_labels(curve, at) for curve in own], axis=0) if own else np.full(len(at), np.nan)
     found = []
-    for mark in (m for m in (40, 60, 80, 100, labels) if "ranker" in means and m <= labels):
+    for mark in sorted({m for m in (40, 60, 80, 100, labels) if "ranker" in means and m <= labels}):
         target = float(means["ranker"][20 * mark])
         for method in (name for name in means if name != "ranker"):
             enough = np.flatnonzero(means[method] >= target - 1e-9)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,34 @@ Row = Mapping[str, Any]
 def run_all(calls: Sequence[Callable[[], Row]], file: Path, names: Sequence[str], processes: int) -> None:
     """Call all, and add what each returns to a file as soon as it is there.
 
+    A call that fails does not stop the others.
+
     Args:
         calls: Functions that pickle, if there is more than one process.
         file: The file.
         names: Its columns.
         processes: Processes that share the calls; 1 for this one.
+
+    Raises:
+        RuntimeError: At the end, if some calls failed, with their first reasons.
     """
-    with ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else nullcontext() as pool:
-        if pool is None:
-            done = (call() for call in calls)
-        else:
-            done = (future.result() for future in as_completed([pool.submit(call) for call in calls]))
-        for row in track(done, total=len(calls), description=f"{len(calls)} runs"):
-            append_row(file, names, row)
+    failed: list[str] = []
+    pool = ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else None
+    try:
+        jobs = iter(calls) if pool is None else (future.result for future in as_completed(map(pool.submit, calls)))
+        for job in track(jobs, total=len(calls), description=f"{len(calls)} runs"):
+            try:
+                append_row(file, names, job())
+            except Exception as error:  # one of many: the others are worth having
+                failed.append(f"{type(error).__name__}: {error}")
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+    if failed:
+        raise RuntimeError(
+            f"{len(failed)} of {len(calls)} runs failed, the others are in {file}; the same command tries them again."
+            " Reasons: " + "; ".join(list(dict.fromkeys(failed))[:3])
+        )
 
 
 def append_row(file: Path, names: Sequence[str], row: Row) -> None:

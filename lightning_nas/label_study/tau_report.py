@@ -21,7 +21,7 @@ Rows = Sequence[Mapping[str, Any]]
 def read_taus(file: Path) -> list[dict[str, Any]]:
     """The measurements in a file."""
     numbers = dict.fromkeys(("tau", "tau_best", "top", "seconds"), float)
-    return read_rows(file, labels=int, seed=int, iterative=lambda text: text == "True", **numbers)
+    return read_rows(file, labels=int, seed=int, ranked=int, iterative=lambda text: text == "True", **numbers)
 
 
 def write_taus(rows: Rows, stem: Path) -> None:
@@ -29,7 +29,8 @@ def write_taus(rows: Rows, stem: Path) -> None:
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
     counts = sorted({row["labels"] for row in rows})
     lines = [
-        "Kendall tau-b of the prediction with the mean test accuracy, mean ± standard deviation over seeds, after so"
+        f"Kendall tau-b of the prediction with the mean test accuracy over {max(row['ranked'] for row in rows)}"
+        " architectures (over fewer where a learner's name says so), mean ± standard deviation over seeds, after so"
         " many labels; in brackets over the best tenth of the architectures; then the best test accuracy among the ten"
         " that are predicted best.",
     ]
@@ -47,8 +48,9 @@ def write_taus(rows: Rows, stem: Path) -> None:
                     f"{tau:.3f} ± {deviation:.3f} ({best:.2f})"
                     for tau, deviation, best in zip(row["tau"], row["deviation"], row["tau_best"], strict=True)
                 ]
+                fewer = f" (of {row['ranked']})" if row["ranked"] < max(r["ranked"] for r in rows) else ""
                 lines.append(
-                    f"| {row['learner']} | {' | '.join(cells)} | {row['top'][-1]:.2f} | {row['seeds']}"
+                    f"| {row['learner']}{fewer} | {' | '.join(cells)} | {row['top'][-1]:.2f} | {row['seeds']}"
                     f" | {row['seconds'][-1]:.1f} |"
                 )
                 figures.append(row | {"dataset": dataset, "iterative": iterative})
@@ -59,6 +61,7 @@ def _summary(rows: Rows, name: str, counts: Sequence[int]) -> dict[str, Any]:
     """Means of a learner for each number of labels; NaN where there is none."""
     own = [[row for row in rows if row["learner"] == name and row["labels"] == count] for count in counts]
     figures: dict[str, Any] = {"learner": name, "seeds": max(map(len, own))}
+    figures["ranked"] = min(row["ranked"] for part in own for row in part)
     for key in ("tau", "tau_best", "top", "seconds"):
         figures[key] = [float(np.mean([row[key] for row in part])) if part else float("nan") for part in own]
     figures["deviation"] = [float(np.std([row["tau"] for row in part])) if part else float("nan") for part in own]

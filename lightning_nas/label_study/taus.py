@@ -27,7 +27,7 @@ from lightning_nas.reports import require_writable
 
 __all__ = ["run_taus"]
 
-FIELDS = ("table", "learner", "dataset", "labels", "iterative", "seed", "tau", "tau_best", "top", "seconds")
+FIELDS = ("table", "learner", "dataset", "labels", "iterative", "seed", "ranked", "tau", "tau_best", "top", "seconds")
 
 
 def run_taus(
@@ -43,25 +43,23 @@ def run_taus(
     """Measure the Kendall tau of predictors over a whole space against the number of labels.
 
     A label is the validation accuracy of one run, drawn at random, at full training; tau (b, with ties) is that of the
-    prediction with the mean test accuracy, over all architectures that differ and over the best tenth of them. Labels
-    are of random architectures, or, iteratively, half of those that the predictor rates best so far. Each measurement
-    is a line of `out`/taus.csv; those that are there are not done again.
+    prediction with the mean test accuracy, over all architectures that differ (of a slow predictor over some of them,
+    which the table says) and over the best tenth of those. Labels are of random architectures, or, iteratively, half of
+    those that the predictor rates best so far, from the same start. Each measurement is a line of `out`/taus.csv; those
+    that are there are not done again.
 
     Args:
         table: "nasbench201" or "nasbench101", in the folder LIGHTNING_NAS_DATA.
         out: Folder for the results.
         seeds: Repetitions, seeds 0, 1, ...
-        labels: Numbers of labels; None for 20, 50, 100, 200 and 500.
+        labels: Numbers of labels, at least 5; None for 20, 50, 100, 200 and 500.
         learners: Names of encoders with predictors; None for all.
         datasets: Data sets of the table; None for the first.
         iterative: Whether iterative selection is measured too.
         processes: Processes that share the work; 1 for this one.
     """
     counts, names = labels or [20, 50, 100, 200, 500], learners or list(LEARNERS)
-    unknown = sorted(set(names) - set(LEARNERS))
-    if unknown or min(counts) < 2 or seeds < 1:
-        raise ValueError(f"learners {unknown}, labels={counts}, seeds={seeds}: known are {', '.join(LEARNERS)}")
-    sets = datasets or [world(table).table.datasets[0]]
+    sets = _checked(table, counts, names, datasets, seeds)
     file = require_writable(Path(out)) / "taus.csv"
     known = {tuple(str(row[name]) for name in FIELDS[:6]) for row in read_taus(file)}
     jobs = [
@@ -77,6 +75,21 @@ def run_taus(
     run_all(calls, file, FIELDS, processes)
     rows = [row for row in read_taus(file) if row["table"] == table and row["learner"] in names]
     write_taus(rows, file.with_name(f"taus-{table}"))
+
+
+def _checked(
+    table: str, counts: Sequence[int], names: Sequence[str], datasets: Sequence[str] | None, seeds: int
+) -> list[str]:
+    """The data sets."""
+    unknown = sorted(set(names) - set(LEARNERS))
+    if unknown or seeds < 1:
+        raise ValueError(f"learners {unknown}, seeds={seeds}: known are {', '.join(LEARNERS)}, at least one seed")
+    of = world(table)
+    if min(counts) < 5 or max(counts) > len(of.members()):
+        raise ValueError(f"labels={list(counts)}: give 5 to {len(of.members())}, as many as {table} has that differ")
+    if set(datasets or ()) - set(of.table.datasets):
+        raise ValueError(f"datasets={datasets}: {table} has {', '.join(of.table.datasets)}")
+    return list(datasets or of.table.datasets[:1])
 
 
 @cache
@@ -114,6 +127,7 @@ def measure(table: str, name: str, dataset: str, labels: int, iterative: bool, s
     predicted, truth = torch.cat(parts).double().numpy(), test[list(rows)]
     best = truth >= np.quantile(truth, 0.9)
     measured = {
+        "ranked": len(rows),
         "tau": round(float(kendalltau(predicted, truth).statistic), 4),
         "tau_best": round(float(kendalltau(predicted[best], truth[best]).statistic), 4),
         "top": round(float(truth[np.argsort(-predicted, kind="stable")[:10]].max()), 3),
@@ -134,19 +148,15 @@ def _drawn(of: World, dataset: str, labels: int, seed: int) -> tuple[Sequence[Ge
 def _chosen(
     of: World, encoder: Encoder, predictor: Predictor, dataset: str, labels: int, seed: int
 ) -> tuple[Sequence[Genotype], list[float]]:
-    """As many, after a fifth half of them those that are rated best, in four turns."""
-    part = max(1, labels // 5)
-    search = PredictorSearch(
-        encoder,
-        predictor,
-        proposal=WholeSpace(),
-        initial=labels - 4 * part,
-        batch=part,
-        choice=TopAndRandom(),
-        seed=seed,
-    )
-    oracle = of.oracle(dataset, seed)
-    while len(search.labels) < labels:
-        search.tell([oracle(trial) for trial in search.ask()])
-    genotypes, scores = zip(*search.labels, strict=True)
-    return genotypes, list(scores)
+    """As many: the first fifth of those of `_drawn`, then in four turns half of those that are rated best."""
+    part = labels // 5
+    found, scores = _drawn(of, dataset, labels - 4 * part, seed)
+    genotypes, oracle = list(found), of.oracle(dataset, seed)
+    search = PredictorSearch(encoder, predictor, proposal=WholeSpace(), choice=TopAndRandom(), seed=seed)
+    for turn in range(1, 5):
+        search.turn, search.labels = turn, list(zip(genotypes, scores, strict=True))
+        search.tried = set(map(search.key, genotypes))
+        new = search.chosen(part)
+        scores += [oracle(Trial(len(genotypes) + k, genotype)).score for k, genotype in enumerate(new)]
+        genotypes += new
+    return genotypes, scores

@@ -70,10 +70,15 @@ class _Scores:
     def __init__(self, path: Path, space: Space) -> None:
         with np.load(path, allow_pickle=False) as file:
             self.scores = dict(zip(file["genotype"].tolist(), file["score"].tolist(), strict=True))
-        self.space = space
+        self.path, self.space = path, space
 
     def __call__(self, genotype: Genotype) -> float:
-        return float(self.scores[self.space.format(self.space.canonical(genotype))])
+        text = self.space.format(self.space.canonical(genotype))
+        if text not in self.scores:
+            raise ValueError(
+                f"the scores in {self.path} lack {text}; make them for {self.space.name} (benchmark scores)"
+            )
+        return float(self.scores[text])
 
 
 @lru_cache(maxsize=4)

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from lightning_nas.cli import main
+from lightning_nas.label_study import taus
 from lightning_nas.label_study.contestants import CONTESTANTS, able
 from lightning_nas.label_study.learners import LEARNERS
 from lightning_nas.label_study.race import trace
 from lightning_nas.label_study.report import at_labels, savings
+from lightning_nas.label_study.rows import run_all
 from lightning_nas.label_study.worlds import World, world
 from lightning_nas.query import RandomSearch, SuccessiveHalving
+from lightning_nas.query.predictors import NearestNeighbor
 
 
 @pytest.fixture
@@ -44,9 +47,41 @@ def test_labels_are_full_trainings_and_what_goes_on_pays_the_rest(data: Path) ->
 
 def test_the_score_is_of_one_run_and_the_report_of_all(data: Path) -> None:
     of: World = world("nasbench201")
-    best = trace(RandomSearch(of.space, seed=1), of, "cifar10", 1, 5)[-1]
-    tests = {of.test(genotype, "cifar10") for genotype in of.table.genotypes()}
-    assert any(abs(best[2] - value) < 1e-9 for value in tests)
+    searcher = RandomSearch(of.space, seed=1)
+    _, score, test = trace(searcher, of, "cifar10", 1, 5)[-1]
+    best = searcher.genotype()
+    single = [of.table.query(best, "cifar10", run=run).val for run in range(of.table.runs(best, "cifar10"))]
+    assert score in single
+    assert len(set(single)) > 1
+    assert test == of.table.query(best, "cifar10").test
+
+
+def test_runs_that_fail_do_not_stop_the_others(tmp_path: Path) -> None:
+    def broken() -> dict[str, int]:
+        raise ValueError("out of luck")
+
+    calls = [lambda: {"a": 1}, broken, lambda: {"a": 3}]
+    with pytest.raises(RuntimeError, match=r"1 of 3 runs failed.*ValueError: out of luck"):
+        run_all(calls, tmp_path / "rows.csv", ("a",), processes=1)
+    assert (tmp_path / "rows.csv").read_text().split() == ["a", "1", "3"]
+
+
+def test_iterative_selection_starts_where_random_labels_start(data: Path) -> None:
+    of = world("nasbench201")
+    encoder = LEARNERS["boosting on adjacency"].encoder(of.space)
+    drawn, _ = taus._drawn(of, "cifar10", 2, 0)
+    found, scores = taus._chosen(of, encoder, NearestNeighbor(), "cifar10", 10, 0)
+    assert list(found[:2]) == list(drawn)
+    assert len({of.space.canonical(genotype) for genotype in found}) == len(scores) == 10
+
+
+def test_scores_are_of_the_table_that_is_searched(data: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "few.npz", genotype=np.array(["another"]), score=np.array([1.0]))
+    of = world("nasbench201", str(tmp_path / "few.npz"))
+    assert "RANK-NOSH, level 0" in able(of)
+    assert "RANK-NOSH, level 0" not in able(world("nasbench201"))
+    with pytest.raises(ValueError, match=r"few.npz lack \|"):
+        trace(CONTESTANTS["RANK-NOSH, level 0"](of, 0), of, "cifar10", 0, 5)
 
 
 def test_a_race_goes_on_and_leaves_table_and_picture(
@@ -118,6 +153,8 @@ def test_correlations_go_on_and_leave_table_and_picture(data: Path, tmp_path: Pa
         (["race", "--datasets=[mnist]", "--methods=[random]"], "cifar10"),
         (["race", "--methods=[RANK-NOSH]", "--table=nasbench101"], "lacks the levels"),
         (["taus", "--learners=[oracle]"], "boosting"),
+        (["taus", "--labels=[4]"], "5 to 6466"),
+        (["taus", "--datasets=[mnist]"], "cifar10"),
         (["scores", "nowhere.npz", "--batch=0"], "at least one picture"),
     ],
 )
