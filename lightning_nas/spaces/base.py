@@ -20,9 +20,18 @@ __all__ = ["CellGraph", "CellTopology", "Space"]
 class CellGraph:
     """A cell as a labelled graph, for drawing and for encodings.
 
+    Encoders and predictors on graphs go by the labels of the nodes, so they must be these: ``"input"``, or
+    ``"c_{k-2}"`` and ``"c_{k-1}"`` for the outputs of the last but one cell and of the last; ``"output"``; a number
+    (``"3"``) for a node that only adds or concatenates what reaches it; a number and an operation
+    (``"3: conv_3x3"``) for one that computes something. `operation_graph` refuses a cell without an input or an output.
+
     Args:
         nodes: Labels; the inputs first, the output last.
-        edges: ``(source, target, label)`` with indices into `nodes`; an empty label is a plain wire.
+        edges: ``(source, target, label)`` with indices into `nodes`, from the earlier node to the later; an empty label
+            is a plain wire.
+
+    Example:
+        >>> cell = CellGraph(("input", "1", "output"), ((0, 1, "conv_3x3"), (1, 2, "conv_3x3"), (0, 2, "skip_connect")))
     """
 
     nodes: tuple[str, ...]

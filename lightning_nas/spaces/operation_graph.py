@@ -12,7 +12,16 @@ from graphlib import TopologicalSorter
 from lightning_nas.arch import Genotype
 from lightning_nas.spaces.base import CellGraph, Space
 
-__all__ = ["INPUT", "OUTPUT", "OperationGraph", "cell_graph", "operation_graph", "operations", "vocabulary"]
+__all__ = [
+    "INPUT",
+    "OUTPUT",
+    "OperationGraph",
+    "cell_graph",
+    "cell_kinds",
+    "operation_graph",
+    "operations",
+    "vocabulary",
+]
 
 INPUT, OUTPUT = "input", "output"
 
@@ -69,8 +78,17 @@ def cell_graph(graph: CellGraph, prune: bool = False) -> OperationGraph:
     Args:
         graph: The cell.
         prune: As in `operation_graph`.
+
+    Raises:
+        ValueError: If none of its nodes is an input, or none is an output; see `CellGraph` for their labels.
     """
     kinds = [_kind(label) for label in graph.nodes]
+    if not any(kind.startswith(INPUT) for kind in kinds) or OUTPUT not in kinds:
+        side = "output" if any(kind.startswith(INPUT) for kind in kinds) else "input"
+        raise ValueError(
+            f"none of the nodes {list(graph.nodes)[:20]} of a cell is an {side}; label inputs 'input' (or 'c_{{k-2}}'"
+            " and 'c_{k-1}'), the output 'output', and nodes that only sum by numbers, see CellGraph"
+        )
     after: dict[int, list[int]] = {vertex: [] for vertex in range(len(kinds))}
     for source, target, op in graph.edges:
         if not op:
@@ -147,6 +165,33 @@ def _reached(vertex: int, kinds: list[str], after: Mapping[int, list[int]]) -> s
         else:
             left += after[w]
     return found
+
+
+@lru_cache(maxsize=64)
+def cell_kinds(space: Space) -> tuple[str, ...]:
+    """The kinds of cell of a space, for what tells cells apart by their kind.
+
+    Args:
+        space: A space whose genotypes all have the same kinds; a few hundred random ones are looked at.
+
+    Raises:
+        ValueError: If some genotypes lack a kind that others have.
+
+    Example:
+        >>> from lightning_nas.spaces import get_space
+        >>> cell_kinds(get_space("darts"))
+        ('normal', 'reduce')
+    """
+    rng = random.Random(0)  # noqa: S311
+    seen = [tuple(space.graphs(space.sample(rng))) for _ in range(300)]
+    lacking = sorted({kind for kinds in seen for kind in kinds if not all(kind in others for others in set(seen))})
+    if lacking:
+        raise ValueError(
+            f"some genotypes of {space.name!r} have no cell {lacking}, so cells cannot be told apart by their kind, as"
+            " PathEncoder and GATES do; take decisions (AdjacencyEncoder), or a graph with a predictor that reads all"
+            " of it (BRPNAS)"
+        )
+    return seen[0]
 
 
 def operations(space: Space) -> tuple[str, ...]:

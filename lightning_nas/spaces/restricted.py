@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_nas.arch import Genotype
 from lightning_nas.spaces.base import CellGraph, Space
 
-__all__ = ["RestrictedSpace"]
+__all__ = ["RestrictedSpace", "unrestricted"]
 
 
 class RestrictedSpace(Space):
@@ -91,3 +91,21 @@ class RestrictedSpace(Space):
 
     def graphs(self, genotype: Genotype) -> dict[str, CellGraph]:  # noqa: D102
         return self.base.graphs(genotype)
+
+
+def unrestricted(space: Space) -> Space:
+    """The space that a restricted one is a part of, for what depends on its kind; any other space itself.
+
+    Args:
+        space: A space.
+
+    Example:
+        >>> from lightning_nas.spaces import get_space
+        >>> base = get_space("nasbench201")
+        >>> part = RestrictedSpace(base, [base.sample(random.Random(k)) for k in range(5)])
+        >>> unrestricted(part) is unrestricted(base) is base
+        True
+    """
+    while isinstance(space, RestrictedSpace):
+        space = space.base
+    return space

@@ -1,13 +1,18 @@
-"""Predictors against the plain way of computing the same: ``python tests/benchmarks/bench_predictors.py``.
+"""Predictors against the plain way of computing the same, and whole searches with them.
 
-Both sides run in one process, take turns, and give the same numbers; medians and their ratio are printed.
+``python tests/benchmarks/bench_predictors.py``. Both sides run in one process, take turns, and give the same numbers;
+medians and their ratio are printed.
 
 - ``ensemble``: the published ensemble of BANANAS fitted as one batched model, against its members one after another,
   each a plain `nn.Sequential` in a fit of its own;
 - ``encode``: path encodings of many cells, against a search for the paths of each cell by itself; both bring the cells
   to graphs first, which takes most of the time;
 - ``paths``: the same without that;
-- ``gcn``: scores of many cells by a graph convolution network in one pass, against one cell at a time.
+- ``gcn``: scores of all 15,625 cells of NAS-Bench-201 by a graph convolution network in one pass, against one cell at a
+  time, which is measured on every 25th cell and its time multiplied by 25.
+
+Two more cases, ``bananas`` and ``brp_nas``, have one side only: the CPU time of one run of a preset to 150 labels of
+NAS-Bench-201, whose table must be in the folder LIGHTNING_NAS_DATA.
 """
 
 from __future__ import annotations
@@ -16,22 +21,40 @@ import argparse
 import random
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from itertools import product
+from typing import Any, NamedTuple
 
 import torch
 from cases import compared, run_cases
 from torch import Tensor, nn
 
+from lightning_nas.arch import Genotype
+from lightning_nas.benchmarks import NASBench201
+from lightning_nas.oracles import TableOracle
+from lightning_nas.query import Searcher
 from lightning_nas.query.encoders import GraphEncoder, Graphs, PathEncoder, select
 from lightning_nas.query.encoders.path import paths_of
 from lightning_nas.query.predictors.fitting import Learner, fit_quietly
 from lightning_nas.query.predictors.mlp import BatchedMLP, member_seeds
 from lightning_nas.query.predictors.neural import NeuralPredictor
+from lightning_nas.query.searchers import BANANAS, BRPNAS
 from lightning_nas.spaces import get_space
 from lightning_nas.spaces.operation_graph import INPUT, OUTPUT, OperationGraph, cell_graph
 
 Side = Callable[[], Tensor]
 SPACE = "nasbench101"
+
+
+class Sides(NamedTuple):
+    """Two ways to the same numbers; the second may compute every so many of them only, and is then scaled up."""
+
+    ours: Side
+    reference: Side
+    every: int = 1
+
+
+Run = Callable[[], dict[str, Any]]
 
 
 class PlainMLP(Learner):
@@ -60,7 +83,7 @@ class PlainMLP(Learner):
         return torch.optim.Adam(self.parameters(), lr=0.01, betas=(0.9, 0.99), fused=True)
 
 
-def ensemble(given: argparse.Namespace) -> tuple[Side, Side]:
+def ensemble(given: argparse.Namespace) -> Sides:
     rng = torch.Generator().manual_seed(0)
     x = (torch.rand(given.labels, 155, generator=rng) < 0.1).float()
     y, seeds = x[:, :20].sum(dim=1), member_seeds(0, 5)
@@ -74,7 +97,7 @@ def ensemble(given: argparse.Namespace) -> tuple[Side, Side]:
     def one_after_another() -> Tensor:
         return torch.stack([fitted(PlainMLP(BatchedMLP(x, y, [seed]))) for seed in seeds])
 
-    return ours, one_after_another
+    return Sides(ours, one_after_another)
 
 
 def ways(graph: OperationGraph, operations: tuple[str, ...]) -> list[int]:
@@ -91,7 +114,7 @@ def ways(graph: OperationGraph, operations: tuple[str, ...]) -> list[int]:
     return found
 
 
-def encode(given: argparse.Namespace) -> tuple[Side, Side]:
+def encode(given: argparse.Namespace) -> Sides:
     space = get_space(SPACE)
     encoder, rng = PathEncoder(space), random.Random(0)
     genotypes = [space.sample(rng) for _ in range(given.cells)]
@@ -103,10 +126,10 @@ def encode(given: argparse.Namespace) -> tuple[Side, Side]:
             features[row, ways(cell_graph(cell), encoder.operations)] = 1.0
         return features
 
-    return lambda: encoder.encode(genotypes), one_by_one
+    return Sides(lambda: encoder.encode(genotypes), one_by_one)
 
 
-def paths(given: argparse.Namespace) -> tuple[Side, Side]:
+def paths(given: argparse.Namespace) -> Sides:
     space = get_space(SPACE)
     encoder, rng = PathEncoder(space), random.Random(0)
     graphs = [cell_graph(cell) for _ in range(given.cells) for cell in space.graphs(space.sample(rng)).values()]
@@ -124,42 +147,71 @@ def paths(given: argparse.Namespace) -> tuple[Side, Side]:
             features[row, ways(graph, encoder.operations)] = 1.0
         return features
 
-    return ours, one_by_one
+    return Sides(ours, one_by_one)
 
 
-def gcn(given: argparse.Namespace) -> tuple[Side, Side]:
-    encoder, rng = GraphEncoder(SPACE), random.Random(0)
-    graphs = encoder([encoder.space.sample(rng) for _ in range(given.cells)])
+def gcn(given: argparse.Namespace) -> Sides:
+    encoder, every = GraphEncoder("nasbench201"), 25
+    rows = encoder.space.decisions["cell"]
+    choices = product(range(5), repeat=len(rows))
+    cells = [Genotype("nasbench201", {row.name: (k,) for row, k in zip(rows, ops, strict=True)}) for ops in choices]
+    graphs = encoder(random.Random(0).sample(cells, given.scored))
     predictor = NeuralPredictor(passes=1).fit(select(graphs, slice(0, 20)), torch.arange(20.0))
+    some = [select(graphs, slice(k, k + 1)) for k in range(0, len(graphs), every)]
 
     def one_by_one() -> Tensor:
-        return torch.cat([predictor.predict(select(graphs, slice(k, k + 1))).mean for k in range(len(graphs))])
+        return torch.cat([predictor.predict(graph).mean for graph in some])
 
-    return lambda: predictor.predict(graphs).mean, one_by_one
+    return Sides(lambda: predictor.predict(graphs).mean, one_by_one, every)
 
 
-CASES: dict[str, Callable[[argparse.Namespace], tuple[Side, Side]]] = {
+def whole_run(preset: Callable[..., Searcher], small: dict[str, int], given: argparse.Namespace) -> Run:
+    """A search in the table, from its first label to its last; in the small form with such arguments."""
+
+    def run() -> dict[str, Any]:
+        try:
+            table = NASBench201()
+        except (ValueError, OSError) as error:
+            return {"skipped": str(error)}
+        oracle, start = TableOracle(table, "cifar10", seed=0), time.process_time()
+        searcher = preset(table.space, **(small if given.small else {}))
+        for _ in range(given.trials):
+            searcher.tell([oracle(trial) for trial in searcher.ask()])
+        return {"ours_s": time.process_time() - start, "labels": given.trials}
+
+    return run
+
+
+CASES: dict[str, Callable[[argparse.Namespace], Sides | Run]] = {
     "ensemble": ensemble,
     "encode": encode,
     "paths": paths,
     "gcn": gcn,
+    "bananas": partial(whole_run, BANANAS, {"initial": 5, "batch": 5, "passes": 2}),
+    "brp_nas": partial(whole_run, BRPNAS, {"initial": 5, "batch": 5, "passes": 2, "width": 8}),
 }
 
 
-def measure(pair: tuple[Side, Side], repeats: int) -> dict[str, Any]:
-    """Medians over interleaved runs, after one of each that does not count, and how far the results are apart."""
+def measure(case: Sides | Run, repeats: int) -> dict[str, Any]:
+    """Medians over interleaved runs, after one of each that does not count, and how far the results are apart.
+
+    A case of one side runs once.
+    """
+    if not isinstance(case, Sides):
+        return case()
     times: tuple[list[float], list[float]] = ([], [])
-    results = [side() for side in pair]
+    ours, reference = case.ours(), case.reference()
     for _ in range(repeats):
-        for side, kept in zip(pair, times, strict=True):
+        for side, scale, kept in zip(case[:2], (1, case.every), times, strict=True):
             start = time.process_time()
             side()
-            kept.append(time.process_time() - start)
-    return compared(*times) | {"off": float((results[0] - results[1]).abs().median())}
+            kept.append(scale * (time.process_time() - start))
+    return compared(*times) | {"off": float((ours[:: case.every] - reference).abs().median())}
 
 
 def sizes(given: argparse.Namespace) -> None:
     given.labels, given.passes, given.cells = (20, 3, 50) if given.small else (100, 150, 2000)
+    given.scored, given.trials = (100, 12) if given.small else (15_625, 150)
 
 
 def main(argv: list[str] | None = None) -> None:

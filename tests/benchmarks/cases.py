@@ -22,6 +22,18 @@ def compared(ours: Iterable[float], reference: Iterable[float]) -> dict[str, Any
     return found | {"times": found["reference_s"] / found["ours_s"], "spread": (faster[0], faster[-1])}
 
 
+def described(found: Mapping[str, Any]) -> str:
+    """The figures of a case as a line: two sides, one run alone, or why there are none."""
+    if "skipped" in found:
+        return f"skipped: {found['skipped']}"
+    if "times" not in found:
+        return f"{found['ours_s']:.1f} s of CPU time, one run"
+    low, high = found["spread"]
+    off = f"   off {found['off']:.1e}" if "off" in found else ""
+    figures = f"ours {found['ours_s']:.3f} s   reference {found['reference_s']:.3f} s{off}"
+    return f"{figures}   {found['times']:.2f} times faster ({low:.2f} to {high:.2f})"
+
+
 def run_cases(
     doc: str | None,
     cases: Mapping[str, Case],
@@ -45,9 +57,6 @@ def run_cases(
     rows = {}
     for name in given.cases.split(","):
         rows[name] = found = measure(cases[name](given), given.repeats)
-        low, high = found["spread"]
-        off = f"   off {found['off']:.1e}" if "off" in found else ""
-        figures = f"ours {found['ours_s']:.3f} s   reference {found['reference_s']:.3f} s{off}"
-        print(f"{name:8} {figures}   {found['times']:.2f} times faster ({low:.2f} to {high:.2f})", flush=True)
+        print(f"{name:8} {described(found)}", flush=True)
     if given.json is not None:
         given.json.write_text(json.dumps({"threads": given.threads, "rows": rows}, indent=1))

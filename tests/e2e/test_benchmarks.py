@@ -34,7 +34,7 @@ def test_supernet_benchmark_measures_every_case(project: Path, tmp_path: Path) -
     ("file", "cases"),
     [
         ("bench_steps", {"second", "exact", "drnas", "pt"}),
-        ("bench_predictors", {"ensemble", "encode", "paths", "gcn"}),
+        ("bench_predictors", {"ensemble", "encode", "paths", "gcn", "bananas", "brp_nas"}),
     ],
 )
 def test_benchmarks_of_methods_run(file: str, cases: set[str], project: Path, tmp_path: Path) -> None:
@@ -45,6 +45,9 @@ def test_benchmarks_of_methods_run(file: str, cases: set[str], project: Path, tm
     rows = json.loads(written.read_text())["rows"]
     assert set(rows) == cases
     for name, row in rows.items():
+        assert name in done.stdout
+        if name in {"bananas", "brp_nas"}:  # one side only, and only where there is the table
+            assert "LIGHTNING_NAS_DATA" in row["skipped"] if "skipped" in row else row["ours_s"] > 0
+            continue
         assert math.isfinite(row["times"])
         assert row["times"] == pytest.approx(row["reference_s"] / row["ours_s"])
-        assert name in done.stdout

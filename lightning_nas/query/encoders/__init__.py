@@ -7,6 +7,7 @@ from lightning_nas.query.encoders.graph import GraphEncoder
 from lightning_nas.query.encoders.path import PathEncoder
 from lightning_nas.query.encoders.score import ScoreEncoder
 from lightning_nas.query.encoders.tokens import TokenEncoder
+from lightning_nas.query.encoders.weisfeiler_lehman import WLEncoder
 
 __all__ = [
     "AdjacencyEncoder",
@@ -18,6 +19,7 @@ __all__ = [
     "PathEncoder",
     "ScoreEncoder",
     "TokenEncoder",
+    "WLEncoder",
     "join",
     "select",
 ]

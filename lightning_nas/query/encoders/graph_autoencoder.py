@@ -22,11 +22,13 @@ class Reconstruction(NamedTuple):
         operations: Vertices whose label is right.
         edges: Pairs of vertices of which it is right whether an edge joins them.
         graphs: Graphs of which all is right.
+        number: How many graphs were looked at; no share.
     """
 
     operations: float
     edges: float
     graphs: float
+    number: int
 
 
 def divergence(mean: Tensor, log_std: Tensor) -> Tensor:
@@ -135,8 +137,8 @@ class GraphAutoencoder(Learner):
         named = (labels.argmax(dim=2) == graphs.labels) | ~real
         joined = ((edges > 0) == (graphs.adjacency > 0)) | ~pairs
         whole = named.all(dim=1) & joined.flatten(1).all(dim=1)
-        shares = named[real].float().mean(), joined[pairs].float().mean(), whole.float().mean()
-        return Reconstruction(*map(float, shares))
+        shares = [float(right.float().mean()) for right in (named[real], joined[pairs], whole)]
+        return Reconstruction(shares[0], shares[1], shares[2], len(graphs))
 
 
 def _perceptron(inputs: int, hidden: int) -> nn.Sequential:

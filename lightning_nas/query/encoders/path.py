@@ -12,7 +12,8 @@ from lightning_nas.arch import Genotype
 from lightning_nas.query.encoders.base import Encoder, Graphs
 from lightning_nas.spaces import CellSpace, Space
 from lightning_nas.spaces.base import CellGraph
-from lightning_nas.spaces.operation_graph import INPUT, OUTPUT, OperationGraph, cell_graph, operations
+from lightning_nas.spaces.operation_graph import INPUT, OUTPUT, OperationGraph, cell_graph, cell_kinds, operations
+from lightning_nas.spaces.restricted import unrestricted
 
 __all__ = ["PathEncoder", "paths_of"]
 
@@ -37,7 +38,8 @@ class PathEncoder(Encoder):
             NAS-Bench-201); ``None`` for all.
 
     Raises:
-        ValueError: If `length` is not positive, or missing where there are millions of possible paths.
+        ValueError: If `length` is not positive, or missing where there are millions of possible paths; or if not all
+            genotypes of the space have the same kinds of cell.
 
     Example:
         >>> encoder = PathEncoder("nasbench201")
@@ -51,8 +53,9 @@ class PathEncoder(Encoder):
         super().__init__(space)
         if length is not None and length < 1:
             raise ValueError(f"length={length}: keep at least one path, or None for all")
-        self.operations = operations(self.space)
-        self.wire = not (isinstance(self.space, CellSpace) and self.space.topology.output == "last")
+        whole = unrestricted(self.space)
+        self.kinds, self.operations = cell_kinds(self.space), operations(whole)
+        self.wire = not (isinstance(whole, CellSpace) and whole.topology.output == "last")
         self.length, self.longest = length, _longest(self.space)
         if min(self.block, length or self.block) > _MOST:
             raise ValueError(f"{self.space.name!r} has {self.block} possible paths a block; keep some with length=")
@@ -65,7 +68,7 @@ class PathEncoder(Encoder):
     def encode(self, genotypes: Sequence[Genotype]) -> Tensor:
         """``(n, features)`` of zeros and ones."""
         cells = [self.space.graphs(genotype) for genotype in genotypes]
-        blocks = [block for kind in cells[0] for block in self._blocks([graphs[kind] for graphs in cells])]
+        blocks = [block for kind in self.kinds for block in self._blocks([graphs[kind] for graphs in cells])]
         return torch.cat(blocks, dim=1)
 
     def _blocks(self, cells: Sequence[CellGraph]) -> Iterator[Tensor]:
@@ -130,8 +133,8 @@ def paths_of(graphs: Graphs, start: int, end: int, base: int) -> tuple[Tensor, T
 
 def _longest(space: Space) -> int:
     """The most operations that a path of a cell may have; outside cell spaces what many random genotypes show."""
-    if isinstance(space, CellSpace):
-        return space.topology.nodes
+    if isinstance(whole := unrestricted(space), CellSpace):
+        return whole.topology.nodes
     rng = random.Random(0)  # noqa: S311
     graphs = [cell_graph(cell) for _ in range(300) for cell in space.graphs(space.sample(rng)).values()]
     return max(map(_depth, graphs)) - 2

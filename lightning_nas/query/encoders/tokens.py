@@ -12,7 +12,7 @@ from lightning_nas.arch import Genotype
 from lightning_nas.query.encoders.base import Encoder
 from lightning_nas.spaces import CellSpace, NASBench101Space, Space
 from lightning_nas.spaces.independent import IndependentSpace
-from lightning_nas.spaces.restricted import RestrictedSpace
+from lightning_nas.spaces.restricted import RestrictedSpace, unrestricted
 from lightning_nas.spaces.sequential import SequentialSpace
 
 __all__ = ["ABSENT", "TokenEncoder"]
@@ -57,7 +57,7 @@ class TokenEncoder(Encoder):
     def __init__(self, space: str | Space = "nasbench201") -> None:
         super().__init__(space)
         self._members = frozenset(self.space.members) if isinstance(self.space, RestrictedSpace) else None
-        base = self.space.base if isinstance(self.space, RestrictedSpace) else self.space
+        base = unrestricted(self.space)
         self._form = _form(base)
         slots = self._form.slots
         words = dict.fromkeys(word for slot in slots for word in slot if word != ABSENT)

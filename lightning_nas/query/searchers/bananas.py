@@ -9,6 +9,7 @@ from lightning_nas.query.proposals import Mutants
 from lightning_nas.query.searchers.predictor_search import PredictorSearch
 from lightning_nas.spaces import Space, get_space
 from lightning_nas.spaces.operation_graph import operations
+from lightning_nas.spaces.restricted import unrestricted
 
 __all__ = ["BANANAS"]
 
@@ -60,7 +61,8 @@ class BANANAS(PredictorSearch):
     ) -> None:
         space = get_space(space)
         if length is None:
-            length = 30 if space.name == "nasbench201" else sum(len(operations(space)) ** size for size in range(4))
+            number = len(operations(unrestricted(space)))
+            length = 30 if space.name == "nasbench201" else sum(number**size for size in range(4))
         super().__init__(
             PathEncoder(space, length),
             MLPEnsemble(members, loss=loss, bound=bound, lr=lr, passes=passes),

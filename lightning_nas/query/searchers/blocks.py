@@ -10,6 +10,7 @@ from typing import Any
 from lightning_nas.arch import Genotype
 from lightning_nas.spaces import CellSpace, ENASMicroSpace, Space
 from lightning_nas.spaces.nasnet import NASNET_OPS, NASNetSpace
+from lightning_nas.spaces.restricted import RestrictedSpace
 
 __all__ = ["Growth", "growth_of"]
 
@@ -137,8 +138,8 @@ def growth_of(space: Space) -> Growth:
         space: NAS-Bench-201 and its like, DARTS and its like, NASNet or the micro space of ENAS.
 
     Raises:
-        ValueError: If the space is another, its kinds of cell have other operations than the first, or they lack one
-            that passes on.
+        ValueError: If the space is another, or a part of one, its kinds of cell have other operations than the first,
+            or they lack one that passes on.
 
     Example:
         >>> from lightning_nas.spaces import get_space
@@ -148,6 +149,11 @@ def growth_of(space: Space) -> Growth:
         >>> [len(growth_of(get_space("darts")).blocks(number)) for number in range(4)]
         [49, 147, 294, 490]
     """
+    if isinstance(space, RestrictedSpace):
+        raise ValueError(
+            f"this part of {space.name!r} has {len(space.members)} members, and cells that grow block by block are not"
+            " always among them; give the whole space (the `base` of the restricted one)"
+        )
     if isinstance(space, (NASNetSpace, ENASMicroSpace)):
         return _Sides(space)
     if isinstance(space, CellSpace) and space.keep_inputs is not None and space.topology.output == "concat":

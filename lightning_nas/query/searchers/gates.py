@@ -7,7 +7,7 @@ from lightning_nas.query.predictors.gates import GATES
 from lightning_nas.query.proposals import WholeSpace
 from lightning_nas.query.searchers.predictor_search import PredictorSearch
 from lightning_nas.spaces import Space
-from lightning_nas.spaces.operation_graph import OUTPUT
+from lightning_nas.spaces.operation_graph import OUTPUT, cell_kinds
 
 __all__ = ["GATESSearch"]
 
@@ -17,7 +17,9 @@ class GATESSearch(PredictorSearch):
 
     The published search has five stages of 200 architectures, here they are 30 each, and a step learns from 16
     architectures instead of 128, or so few labels would make no more than a step for each pass. The candidates are the
-    whole space, or a random pool of a large one, where the published search has a simulated annealing as well.
+    whole space, or a random pool of a large one, where the published search has a simulated annealing as well. In
+    NAS-Bench-201 and its like each operation is a vertex here and gates what reaches it; published are gates on the
+    edges between the nodes that sum.
 
     Reference: Ning et al., "A Generic Graph-based Neural Architecture Encoding Scheme for Predictor-based NAS",
     ECCV 2020.
@@ -32,6 +34,9 @@ class GATESSearch(PredictorSearch):
         pool: Candidates in a large space.
         budget: Epochs of each trial; ``None`` for full training.
         seed: Seed of all random choices.
+
+    Raises:
+        ValueError: If not all genotypes of the space have the same cells.
 
     Example:
         >>> searcher = GATESSearch("nasbench201", initial=2)
@@ -52,6 +57,7 @@ class GATESSearch(PredictorSearch):
         seed: int = 0,
     ) -> None:
         encoder = GraphEncoder(space)
+        cell_kinds(encoder.space)  # the predictor reads the outputs of all cells
         output = encoder.vocabulary.index(OUTPUT)
         super().__init__(
             encoder=encoder,

@@ -80,6 +80,8 @@ class NAO(PredictorSearch):
 
     As published, all that the gradient steps lead to is tried, with no choice among them. There 600 architectures come
     first and 200 to 300 in each of two or three turns; here there are fewer, and fewer passes.
+    The publication learns also from strings in which the two inputs of a node are swapped, and embeds an input together
+    with its operation; here each architecture has one string, and each of its tokens an embedding of its own.
 
     Reference: Luo, Tian, Qin, Chen and Liu, "Neural Architecture Optimization", NeurIPS 2018.
 

@@ -17,7 +17,9 @@ class NASBOWL(PredictorSearch):
     """A Gaussian process of the logarithm of the error on Weisfeiler-Lehman features of pruned graphs.
 
     Candidates of a turn are mutants of the ten best architectures and random ones, half and half. Expected improvement
-    is on the scale of scores, see `GaussianProcess`. Scores are percent.
+    is on the scale of scores, see `GaussianProcess`. Scores are percent. In NAS-Bench-201 the published candidates are
+    all mutants. For NAS-Bench-101 the publication has also a variant of the kernel that assigns vertices to each other;
+    here it is the same kernel in all spaces.
 
     Reference: Ru et al., "Interpretable Neural Architecture Search via Bayesian Optimisation with Weisfeiler-Lehman
     Kernels", ICLR 2021.

@@ -19,6 +19,8 @@ class NASBOT(PredictorSearch):
     """A Gaussian process on optimal-transport distances, expected improvement, mutants of one to five edits.
 
     The published method improves the acquisition by an evolution of its own; here it is rated on one pool of mutants.
+    Every vertex has mass 1 here, inputs and outputs too, as cells have no channel numbers; published are the products
+    of units, and for inputs and outputs a tenth of the mass of all layers that compute.
 
     Reference: Kandasamy et al., "Neural Architecture Search with Bayesian Optimisation and Optimal Transport", NeurIPS
     2018.

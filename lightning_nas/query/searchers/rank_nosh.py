@@ -40,6 +40,8 @@ class RankNOSH(PredictorSearch):
     training. It works as the other levels do, but its members, whom a score alone has judged, are not learned from.
     `initial`, `batch` and `pool` then count those that are scored.
 
+    The publication says that the GIN of its ranker may be pretrained without labels, as in arch2vec; here it is not.
+
     A trial `continues` the one below, so an oracle that trains pays the increment alone. The tables of NAS-Bench-201
     have for 12 epochs a training of its own, with its own learning rates; going on from it to 200 is nevertheless
     counted as 188 epochs. A failed trial is not promoted; its place is lost, what it reached before stays known. Notes

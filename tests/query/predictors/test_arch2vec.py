@@ -13,6 +13,8 @@ from torch.distributions import Normal, kl_divergence
 from lightning_nas.query.encoders import GraphEncoder, Graphs, select
 from lightning_nas.query.encoders.arch2vec import Arch2Vec
 from lightning_nas.query.encoders.graph_autoencoder import GraphAutoencoder, divergence
+from lightning_nas.spaces import get_space
+from lightning_nas.spaces.restricted import RestrictedSpace
 
 
 def cells(n: int, seed: int = 0, space: str = "nasbench101") -> Graphs:
@@ -105,6 +107,33 @@ def test_a_short_training_keeps_what_an_architecture_is(small: Arch2Vec) -> None
     assert before.operations < 0.5
     assert after.operations > 0.75  # the most frequent label at each vertex, input and output known, gives 0.4
     assert after.edges > 0.95
+
+
+def test_quality_is_that_of_architectures_that_were_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, looked_at = Arch2Vec("nasbench201", number=3000, hidden=8), []
+    monkeypatch.setattr(Arch2Vec, "_train", lambda self: self._new(None).eval())
+    encode = encoder.graphs.encode
+    monkeypatch.setattr(encoder.graphs, "encode", lambda some: looked_at.extend(some) or encode(some))
+    quality, space, drawn = encoder.quality(), encoder.space, encoder._drawn()
+    trained = set(map(space.canonical, drawn[300:]))
+    assert not trained & set(map(space.canonical, looked_at))
+    assert {space.canonical(genotype) for genotype in drawn[:300]} <= trained | set(map(space.canonical, looked_at))
+    assert 0 < quality.number == len(set(map(space.canonical, looked_at))) == len(looked_at) < 300
+    with pytest.raises(ValueError, match="all 5 architectures held out equal some of the 45 trained on"):
+        base = get_space("nasbench201")
+        Arch2Vec(RestrictedSpace(base, [base.sample(random.Random(k)) for k in range(2)]), number=50).quality()
+
+
+def test_a_file_is_of_the_members_of_a_restricted_space(tmp_path: Path) -> None:
+    base, options = get_space("nasbench201"), {"number": 20, "passes": 1, "hidden": 8, "file": tmp_path / "weights.pt"}
+    members = [base.sample(random.Random(k)) for k in range(30)]
+    known = Arch2Vec(RestrictedSpace(base, members), **options)  # type: ignore[arg-type]
+    embedded = known(members[:4])
+    same = Arch2Vec(RestrictedSpace(base, members[::-1]), **options)  # type: ignore[arg-type]
+    assert torch.equal(same(members[:4]), embedded)
+    for other in (RestrictedSpace(base, members[:-1]), base):
+        with pytest.raises(ValueError, match=r"was written for {'members': '30 with .*}, not for {'members': "):
+            Arch2Vec(other, **options)(members[:4])  # type: ignore[arg-type]
 
 
 def test_the_seed_alone_decides(small: Arch2Vec) -> None:

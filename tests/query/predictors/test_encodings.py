@@ -11,8 +11,11 @@ import torch
 
 from lightning_nas.arch import Genotype
 from lightning_nas.query.encoders import AdjacencyEncoder, GraphEncoder, PathEncoder
-from lightning_nas.spaces import NASBench101Space, get_space
-from lightning_nas.spaces.operation_graph import OperationGraph, operation_graph, operations, vocabulary
+from lightning_nas.query.searchers import BANANAS, BRPNAS, NASBOT, NASBOWL, GATESSearch
+from lightning_nas.spaces import CellGraph, NASBench101Space, NASBench201Space, Space, get_space
+from lightning_nas.spaces.hierarchical import HierarchicalSpace
+from lightning_nas.spaces.operation_graph import OperationGraph, cell_graph, operation_graph, operations, vocabulary
+from lightning_nas.spaces.restricted import RestrictedSpace
 
 # The cell of the NAS-Bench-101 README: like a cell of Inception
 MATRIX = ["0111010", "0000001", "0000001", "0000100", "0000001", "0000001", "0000000"]
@@ -157,3 +160,46 @@ def test_an_unknown_label_and_too_many_paths_are_refused() -> None:
         GraphEncoder("nasbench201").encode([]).stack([OperationGraph(("input", "magic"), ((0, 1),))], ("input",))
     with pytest.raises(ValueError, match="length="):
         PathEncoder("enas_macro")
+
+
+def part_of(base: Space, number: int = 40) -> RestrictedSpace:
+    return RestrictedSpace(base, [base.sample(random.Random(k)) for k in range(number)])
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "nasbench101", "darts", "small_sep"])
+@pytest.mark.parametrize("length", [30, 40])
+def test_paths_of_a_restricted_space_are_those_of_the_whole(name: str, length: int) -> None:
+    space = part_of(get_space(name))
+    assert torch.equal(PathEncoder(space, length)(space.members), PathEncoder(name, length)(space.members))
+    if name == "nasbench201":
+        assert torch.equal(PathEncoder(space)(space.members), PathEncoder(name)(space.members))
+
+
+def test_bananas_of_a_restricted_space_keeps_the_paths_of_two_operations() -> None:
+    whole, part = BANANAS("nasbench201"), BANANAS(part_of(get_space("nasbench201")))
+    cell = whole.space.parse("|avg_pool_3x3~0|+|none~0|none~1|+|none~0|avg_pool_3x3~1|none~2|")  # the path of number 30
+    assert torch.equal(part.encoder([cell]), whole.encoder([cell]))
+    assert hot(part.encoder([cell])[0])[-1] == 29  # type: ignore[arg-type]
+
+
+class OwnNames(NASBench201Space):
+    """Calls the first node of a cell x, the last y."""
+
+    def graphs(self, genotype: Genotype) -> dict[str, CellGraph]:
+        ((kind, cell),) = super().graphs(genotype).items()
+        return {kind: CellGraph(("x", *cell.nodes[1:-1], "y"), cell.edges)}
+
+
+@pytest.mark.parametrize("preset", [NASBOWL, NASBOT, BRPNAS, BANANAS, GATESSearch])
+def test_cells_without_an_input_or_an_output_are_refused(preset: type) -> None:
+    with pytest.raises(ValueError, match=r"none of the nodes \['x', '1', '2', 'y'\] of a cell is an input; label"):
+        preset(OwnNames())
+    with pytest.raises(ValueError, match=r"\['c_\{k-1\}', '2', 'out'\] of a cell is an output; label"):
+        cell_graph(CellGraph(("c_{k-1}", "2", "out"), ((0, 1, "conv"), (1, 2, ""))))
+
+
+@pytest.mark.parametrize("preset", [PathEncoder, BANANAS, GATESSearch])
+def test_what_needs_the_same_cells_in_all_genotypes_says_so_at_once(preset: type) -> None:
+    with pytest.raises(ValueError, match=r"some genotypes of 'hierarchical' have no cell \['level2/.*AdjacencyEncoder"):
+        preset(HierarchicalSpace())
+    assert BRPNAS(HierarchicalSpace()).ask()  # the way out that the message names

@@ -22,6 +22,7 @@ from lightning_nas.query.trial import Result
 from lightning_nas.spaces import DARTSSpace, ENASMicroSpace, NASBench201Space, Space, get_space
 from lightning_nas.spaces.nasnet import NASNetSpace
 from lightning_nas.spaces.operation_graph import operation_graph
+from lightning_nas.spaces.restricted import RestrictedSpace
 
 OPS = ("skip_connect", "sep_conv_3x3", "max_pool_3x3")
 TOY = DARTSSpace("toy", OPS, nodes=2, kinds=("normal",))
@@ -192,6 +193,9 @@ def test_a_loaded_search_goes_on_as_it_would_have() -> None:
 def test_what_is_wrong_is_said() -> None:
     with pytest.raises(ValueError, match="do not grow block by block"):
         PNAS("nasbench101")
+    base = get_space("nasbench201")
+    with pytest.raises(ValueError, match=r"this part of 'nasbench201' has \d+ members"):
+        PNAS(RestrictedSpace(base, [base.sample(random.Random(k)) for k in range(5)]))
     with pytest.raises(ValueError, match="lack"):
         PNAS(NASBench201Space("no_skip", ("none", "nor_conv_3x3")))
     with pytest.raises(ValueError, match="beam=0"):

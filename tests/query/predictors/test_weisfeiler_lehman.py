@@ -1,5 +1,6 @@
 """Weisfeiler-Lehman features against a plain dictionary."""
 
+import random
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -7,8 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_nas.query.encoders.base import Graphs, select
-from lightning_nas.query.predictors.weisfeiler_lehman import Direction, WeisfeilerLehman, subtree_features
+from lightning_nas.query.encoders import GraphEncoder
+from lightning_nas.query.encoders.base import Encoded, Graphs, select
+from lightning_nas.query.encoders.weisfeiler_lehman import Direction, WLEncoder, subtree_features
+from lightning_nas.query.predictors.weisfeiler_lehman import WeisfeilerLehman
+from lightning_nas.spaces import get_space
+from lightning_nas.spaces.restricted import RestrictedSpace
 
 
 def random_graphs(n: int = 12, v: int = 6, kinds: int = 3, seed: int = 0) -> Graphs:
@@ -116,3 +121,61 @@ def test_features_count_all_vertices() -> None:
 def test_wrong_kernels(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="heights"):
         WeisfeilerLehman(**arguments)
+
+
+def part(number: int, seed: int = 0) -> RestrictedSpace:
+    base, rng = get_space("nasbench201"), random.Random(seed)
+    return RestrictedSpace(base, [base.sample(rng) for _ in range(number)])
+
+
+def features(encoder: WLEncoder, encoded: Encoded) -> torch.Tensor:
+    assert isinstance(encoded, torch.Tensor)
+    assert encoded.dtype == torch.float32
+    assert encoded.shape[1] > len(encoder.graphs.vocabulary)
+    return encoded
+
+
+@pytest.mark.parametrize("direction", ["in", "out", "both"])
+@pytest.mark.parametrize("prune", [False, True])
+def test_product_of_an_encoders_features_is_the_kernel_not_normalised(direction: Direction, prune: bool) -> None:
+    space = part(60)  # a small space, so all labels are known
+    encoder = WLEncoder(space, 3, direction, prune)
+    x = features(encoder, encoder(space.members[::-1])).double()
+    graphs = GraphEncoder(space, prune).encode(space.members[::-1])
+    expected = sum(histogram @ histogram.T for histogram in subtree_features(graphs, 3, direction))
+    torch.testing.assert_close(x @ x.T, expected)
+    norm = x.norm(dim=1)
+    correlation = WeisfeilerLehman((3,), direction).compare(graphs, graphs)[0][0]
+    torch.testing.assert_close(x @ x.T / (norm[:, None] * norm), correlation)
+
+
+@pytest.mark.parametrize("direction", ["in", "out", "both"])
+def test_labels_that_an_encoder_does_not_know_are_left_out(direction: Direction) -> None:
+    known, new = part(5), part(40, seed=1).members
+    encoder = WLEncoder(known, 2, direction, prune=False)
+    x = features(encoder, encoder(new)).double()
+    y = features(encoder, encoder(known.members)).double()
+    graphs = GraphEncoder(known).encode([*known.members, *new])
+    every = [torch.cat([h[:5], h[5:] * (h[:5].sum(dim=0) > 0)]) for h in subtree_features(graphs, 2, direction)]
+    torch.testing.assert_close(x @ y.T, sum(h[5:] @ h[:5].T for h in every))
+    torch.testing.assert_close(x.sum(dim=1) - x[:, :7].sum(dim=1), sum(h[5:].sum(dim=1) for h in every[1:]))
+    assert x.sum() < 3 * GraphEncoder(known).encode(new).mask().sum()  # there are such labels
+
+
+@pytest.mark.parametrize(("space", "whole"), [("small_sep", True), ("nasbench201", False)])
+def test_an_encoder_knows_all_labels_of_a_small_space_and_those_of_a_sample_of_a_large_one(
+    space: str, whole: bool
+) -> None:
+    encoder, rng = WLEncoder(space, number=60, prune=False), random.Random(7)
+    genotypes = [encoder.space.sample(rng) for _ in range(300)]
+    counts = features(encoder, encoder(genotypes)).sum(dim=1)
+    vertices = GraphEncoder(space).encode(genotypes).mask().sum(dim=1)
+    assert bool((counts == 3 * vertices).all()) == whole
+    again = WLEncoder(space, number=60, prune=False)
+    assert torch.equal(features(again, again(genotypes[:3])), features(encoder, encoder(genotypes[:3])))
+
+
+@pytest.mark.parametrize("arguments", [{"depth": -1}, {"number": 0}, {"direction": "up"}])
+def test_wrong_encoders(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="give a depth"):
+        WLEncoder("nasbench201", **arguments)
