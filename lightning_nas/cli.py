@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lightning_nas.costs.command import latency
 from lightning_nas.derived import DerivedNetwork
 from lightning_nas.flops import count_macs, count_parameters
 from lightning_nas.label_study import run_race, run_taus, write_scores
+from lightning_nas.methods.query_limits import NothingSucceededError
 from lightning_nas.micro import build_micro, run_study
 from lightning_nas.mistakes import one_line
 from lightning_nas.protocol import run_protocol
@@ -30,6 +32,17 @@ from lightning_nas.spaces import GENOTYPES, SPACES, load_genotype
 from lightning_nas.training import NonFiniteLossError
 
 __all__ = ["main"]
+
+_MISTAKES = (
+    ValueError,
+    TypeError,
+    OSError,
+    ModuleNotFoundError,  # of an extra that is not installed
+    sqlite3.Error,
+    MisconfigurationException,
+    NonFiniteLossError,
+    NothingSucceededError,
+)
 
 
 def show(
@@ -116,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
                 "four-quadrants": four_quadrants,
             }
             auto_cli(parts, args=args, prog="lightning-nas", as_positional=True)
-    except (ValueError, TypeError, OSError, MisconfigurationException, NonFiniteLossError) as error:
+    except _MISTAKES as error:
         if os.environ.get("LIGHTNING_NAS_TRACEBACK"):
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)

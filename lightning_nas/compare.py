@@ -12,14 +12,15 @@ from matplotlib.figure import Figure
 from rich.progress import track
 
 from lightning_nas.query import Result
+from lightning_nas.query.course import course
 from lightning_nas.query_runs import QueryCLI, is_query
 from lightning_nas.quiet import quiet
 from lightning_nas.reports import require_writable, write_report
 
 __all__ = ["compare"]
 
-Search = tuple[Result, list[Result]]
-"""The best result of a search, and all in the order of their trials."""
+Search = tuple[Result, list[Result], list[float]]
+"""The best result of a search, all in the order of their trials, and the best score so far after each."""
 
 _SILENT = {"class_path": "lightning_nas.callbacks.GenotypeLogger", "init_args": {"terminal": False}}
 
@@ -40,10 +41,10 @@ def compare(
         test: Metric of a test that follows each training, for the report alone; null for none.
     """
     wrong = [path for path in recipes if not is_query(["--config", path])]
-    if wrong or seeds < 1 or epochs <= 0:
+    if not recipes or wrong or seeds < 1 or epochs <= 0:
         raise ValueError(
-            f"recipes={wrong or recipes}, seeds={seeds}, epochs={epochs}: give recipes with a QuerySearch, and positive"
-            " numbers"
+            f"recipes={wrong or recipes}, seeds={seeds}, epochs={epochs}: give recipes with a QuerySearch, at least"
+            " one, and positive numbers"
         )
     folder = require_writable(Path(out))
     jobs = [(path, seed) for seed in range(seeds) for path in recipes]
@@ -59,6 +60,7 @@ def _run(path: str, seed: int, folder: Path, epochs: float, test: str | None) ->
 
     Raises:
         ValueError: If no trial succeeded.
+        NothingSucceededError: If many trials failed, and no other was.
     """
     name = folder / f"{Path(path).stem}-{seed}"
     options = {
@@ -77,12 +79,11 @@ def _run(path: str, seed: int, folder: Path, epochs: float, test: str | None) ->
     }
     cli = QueryCLI(["--config", path, *(f"--{option}={value}" for option, value in options.items())])
     cli.trainer.fit(cli.model)
-    told = cli.model.searcher.asked - len(cli.model.searcher.pending)
+    told, best = cli.model.told, cli.model.searcher.best
     results = [result for result in cli.model.evaluator.history if result.trial.number < told]
-    best = cli.model.searcher.best
     if best is None:
         raise ValueError(f"no trial succeeded; the first failed with {results[0].error if results else 'nothing'}")
-    return best, results
+    return best, results, course(results, cli.model.searcher.worth)["best"]
 
 
 def _report(found: dict[str, list[Search]], folder: Path, setting: dict[str, Any]) -> None:
@@ -96,7 +97,7 @@ def _report(found: dict[str, list[Search]], folder: Path, setting: dict[str, Any
     ]
     rows = []
     for name, searches in found.items():
-        best, runs = [best for best, _ in searches], [results for _, results in searches]
+        best, runs = [best for best, _, _ in searches], [results for _, results, _ in searches]
         full = [sum(r.trial.budget in (None, b.trial.budget) for r in run) for run, b in zip(runs, best, strict=True)]
         columns = {
             "validation": [result.score for result in best],
@@ -113,14 +114,13 @@ def _report(found: dict[str, list[Search]], folder: Path, setting: dict[str, Any
 
 
 def _picture(found: dict[str, list[Search]]) -> Figure:
-    """The best validation score so far over the epochs spent, a line for each seed."""
+    """The best so far (for most searchers that at the largest budget) over the epochs spent, a line for each seed."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for index, (name, runs) in enumerate(found.items()):
-        for number, (_, results) in enumerate(runs):
+        for number, (_, results, best) in enumerate(runs):
             spent = np.cumsum([result.epochs for result in results])
-            best = np.fmax.accumulate([result.score for result in results])
             axes.step(spent, best, where="post", color=f"C{index}", alpha=0.7, label=None if number else name)
     axes.set_xlabel("epochs of training")
     axes.set_ylabel("best validation accuracy so far (%)")

@@ -19,6 +19,9 @@ __all__ = ["QueryCLI", "is_query", "run_either_search", "run_query"]
 def is_query(args: list[str]) -> bool:
     """Whether the options, or the last configuration file among them, name a `QuerySearch`.
 
+    Raises:
+        ValueError: If a configuration file is not YAML.
+
     Example:
         >>> is_query(["--model", "lightning_nas.methods.QuerySearch"]), is_query(["--model", "DARTS"])
         (True, False)
@@ -28,10 +31,17 @@ def is_query(args: list[str]) -> bool:
     names = [value for option, value in pairs if option in ("--model", "--model.class_path")]
     for option, value in pairs:
         if option in ("--config", "-c") and Path(value).is_file():
-            found = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+            found = _read(Path(value))
             model = found.get("model") if isinstance(found, dict) else None
             names.append(str(model.get("class_path") if isinstance(model, dict) else model))
     return any(name.rsplit(".", 1)[-1] == "QuerySearch" for name in names)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML ({error}); mend the file, or give another") from None
 
 
 class QueryCLI(RunCLI):

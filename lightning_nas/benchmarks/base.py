@@ -94,6 +94,20 @@ class Benchmark(ABC):
             ValueError: If the benchmark has no such data set.
         """
 
+    def continues(self, shorter: int, longer: int | None = None, dataset: str | None = None) -> bool:
+        """Whether the training of a larger budget is that of a smaller one gone on, so that only the rest costs.
+
+        Values of one training that was stopped early continue each other. Budgets that are trainings of their own,
+        each with its own learning rates, do not, and what is promoted from one to the other is trained again in full:
+        that is what a benchmark says unless it knows better.
+
+        Args:
+            shorter: Epochs of the smaller budget.
+            longer: Epochs of the larger one; ``None`` for the largest.
+            dataset: One of `datasets`; ``None`` for the first.
+        """
+        return False
+
     def metrics(self, genotype: Genotype) -> dict[str, float]:
         """What the benchmark knows of an architecture besides its training: parameters, latencies, by name.
 

@@ -10,8 +10,10 @@ from rich.progress import track
 
 from lightning_nas.benchmarks.base import Array
 from lightning_nas.benchmarks.nasbench201 import NASBench201
-from lightning_nas.benchmarks.nats import NATSSize, NATSTable
+from lightning_nas.benchmarks.nats import NATSSize
+from lightning_nas.benchmarks.nats_table import NATSTable
 from lightning_nas.benchmarks.official import DATASETS, OfficialTable, Split, Training, open_official
+from lightning_nas.reports.artifacts import require_writable
 from lightning_nas.reports.files import write_whole
 from lightning_nas.spaces.nasbench201 import NB201_OPS, NASBench201Space
 from lightning_nas.spaces.nats_size import NATSSizeSpace
@@ -19,7 +21,7 @@ from lightning_nas.spaces.nats_size import NATSSizeSpace
 __all__ = ["convert"]
 
 _SEEDS = 3
-"""Most runs of one architecture."""
+"""Most runs of one architecture that are kept one by one."""
 
 
 def convert(official: str, out: str) -> None:
@@ -27,7 +29,8 @@ def convert(official: str, out: str) -> None:
 
     The table holds, for every architecture in the benchmark's own order, the mean accuracies at each budget, seconds of
     training and of one validation, the single validation runs on CIFAR-10 and, where the files have a validation
-    accuracy after each epoch, its mean over runs. Accuracies after an epoch on pictures of the test set are left out.
+    accuracy after each epoch, its mean over runs, and for the shorter trainings each run where there are several.
+    Accuracies after an epoch on pictures of the test set are left out.
 
     Args:
         official: The folder ``NATS-tss-v1_0-3ffb9-simple`` or ``NATS-sss-v1_0-50262-simple`` of NATS-Bench, or a file
@@ -37,10 +40,12 @@ def convert(official: str, out: str) -> None:
 
     Raises:
         ValueError: If `out` does not end in ``.npz``, or `official` is not as published.
+        OSError: If the folder of `out` cannot be written, which is tried before anything is read.
     """
     path = Path(out)
     if path.suffix != ".npz":
         raise ValueError(f"out={out!r} does not end in .npz; give the name of the table to write")
+    require_writable(path.parent)
     source = open_official(official)
     missing = source.missing()
     if missing:
@@ -48,7 +53,6 @@ def convert(official: str, out: str) -> None:
             f"{official} lacks {len(missing)} of {len(source.archs)} architectures, the first is number {missing[0]};"
             " get the whole of it"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     topology = source.archs[0].startswith("|")
     columns = _records(source, (NASBench201 if topology else NATSSize).budgets)
     columns |= _cells(source.archs) if topology else _widths(source.archs)
@@ -92,9 +96,13 @@ def _records(source: OfficialTable, budgets: Sequence[int]) -> dict[str, Array]:
     rows = [dict(_row(list(source.trainings(number)), budgets)) for number in numbers]
     columns = {}
     for name in sorted(set[str]().union(*rows)):
-        values = [row.get(name, np.nan) for row in rows]
+        missing = np.full(next(np.shape(row[name]) for row in rows if name in row), np.nan)
+        values = [row.get(name, missing) for row in rows]
         if "_curve_" not in name or all(name in row for row in rows):
             columns[name] = np.array(values, dtype=_KINDS.get(name, np.float32))
+    single = [name for name, values in columns.items() if name.endswith("_runs") and values.ndim > 1]
+    for name in (name for name in single if np.isnan(columns[name][:, 1:]).all()):
+        del columns[name]
     return columns
 
 
@@ -105,7 +113,10 @@ def _row(trainings: Sequence[Training], budgets: Sequence[int]) -> Iterator[tupl
     """The entries of one architecture that the files have."""
     for split in DATASETS.values():
         for budget in budgets:
-            yield from _entries([t for t in trainings if t.epochs == budget], split, budget)
+            own = [t for t in trainings if t.epochs == budget]
+            yield from _entries(own, split, budget)
+            if budget != budgets[-1]:
+                yield from _single(own, split, budget)
     longest = sorted((t for t in trainings if t.epochs == budgets[-1]), key=lambda training: training.seed)
     (dataset, part), (size_of, _) = DATASETS["cifar10"].val, DATASETS["cifar10"].test
     valid = _known([t.accuracy(part) for t in longest if t.dataset == dataset])[:_SEEDS]
@@ -128,6 +139,19 @@ def _entries(trainings: Sequence[Training], split: Split, budget: int) -> Iterat
     curves = [_known([t.accuracy(part, epoch) for epoch in range(1, budget + 1)]) for t in runs["v"]]
     if curves and all(len(curve) == budget > 1 for curve in curves):
         yield f"{split.column}_val_curve_{budget}", np.mean(curves, axis=0)
+
+
+def _single(trainings: Sequence[Training], split: Split, budget: int) -> Iterator[tuple[str, Array]]:
+    """The single runs of one data set at one budget, in the order of their seeds, filled up with NaN."""
+    (dataset, part), epochs = split.val, range(1, budget + 1)
+    runs = sorted((t for t in trainings if t.dataset == dataset), key=lambda training: training.seed)
+    curves = [[t.accuracy(part, epoch) for epoch in epochs] for t in runs if t.accuracy(part) is not None][:_SEEDS]
+    values = np.full((_SEEDS, budget), np.nan)
+    if curves:
+        values[: len(curves)] = np.array(curves, dtype=float)
+        yield f"{split.column}_val_{budget}_runs", values[:, -1]
+    if budget > 1 and curves and np.isfinite(values[: len(curves)]).all():
+        yield f"{split.column}_val_curve_{budget}_runs", values
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

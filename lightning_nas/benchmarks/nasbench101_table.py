@@ -8,20 +8,27 @@ import math
 import os
 import zipfile
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress
 
-from lightning_nas.benchmarks.tfrecord import payloads, wire_fields
+from lightning_nas.benchmarks.tfrecord import RECORD_FRAME, payloads, wire_fields
+from lightning_nas.reports.artifacts import require_writable
+from lightning_nas.reports.files import write_whole
 from lightning_nas.spaces.module_hash import NB101_OPS, Matrix, module_hash, op_labels, prune
 
 __all__ = ["Table101", "convert101", "read_table"]
 
 Ints = NDArray[np.int64]
 Module = tuple[Matrix, tuple[str, ...]]
+
+
+_STEP = 1000  # records after which the bar moves
 
 
 @dataclass(frozen=True)
@@ -53,22 +60,31 @@ class Table101:
 
 
 def convert101(official: str | os.PathLike[str], out: str | os.PathLike[str], check_payloads: bool = False) -> Table101:
-    """Write the official release as a compact file, which is read in a second.
+    """Write the official release as a compact file, which is read in a second, and print its path and its rows.
 
     Args:
         official: ``nasbench_only108.tfrecord`` or ``nasbench_full.tfrecord``; reading it takes minutes.
-        out: The compact file to write, for example ``nasbench101.npz``.
+        out: The compact file to write, for example ``nasbench101.npz``; its folder is made if there is none. It is
+            written whole or not at all.
         check_payloads: Whether to compare the checksums of all records, which takes minutes more.
 
     Returns:
         The table that was written.
 
     Raises:
-        ValueError: If the release is cut off, broken, or another file.
+        ValueError: If `out` does not end in ``.npz``, or the release is cut off, broken, or another file.
+        OSError: If the folder of `out` cannot be written, which is tried before anything is read.
     """
+    path = Path(out)
+    if path.suffix != ".npz":
+        raise ValueError(f"out={os.fspath(out)!r} does not end in .npz; give the name of the table to write")
+    if not Path(official).is_file():
+        raise ValueError(f"there is no file {os.fspath(official)!r}; give the release's .tfrecord")
+    require_writable(path.parent)
     table = _from_release(official, check_payloads)
-    with open(out, "wb") as file:
-        np.savez_compressed(file, **{f.name: getattr(table, f.name) for f in fields(table)})
+    columns = {f.name: getattr(table, f.name) for f in fields(table)}
+    write_whole(path, lambda temporary: np.savez_compressed(temporary, allow_pickle=False, **columns))
+    print(f"{path}\n{len(table.hashes)} architectures")
     return table
 
 
@@ -98,7 +114,7 @@ def _from_release(path: str | os.PathLike[str], check: bool) -> Table101:
     rows: dict[str, int] = {}
     modules: list[Module] = []
     parameters, row_of, epochs_of, values = array("q"), array("q"), array("q"), array("f")
-    for number, payload in enumerate(payloads(path, check)):
+    for number, payload in enumerate(_shown(payloads(path, check), path)):
         try:
             key, epochs, matrix, ops, coded = json.loads(payload)
             size, measured = _measured(base64.b64decode(coded, validate=True))
@@ -115,6 +131,17 @@ def _from_release(path: str | os.PathLike[str], check: bool) -> Table101:
         raise ValueError(f"{path} has no records; it is no release of NAS-Bench-101")
     budgets, metrics = _grouped(np.array(row_of), np.array(epochs_of), np.array(values, np.float32))
     return _table(list(rows), modules, budgets, metrics, np.array(parameters))
+
+
+def _shown(found: Iterator[bytes], path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """The payloads, with a bar in the terminal that tells how much of the file has been read."""
+    with Progress(transient=True) as bar:
+        task, done = bar.add_task(f"reading {Path(path).name}", total=max(Path(path).stat().st_size, 1)), 0
+        for number, payload in enumerate(found, start=1):
+            done += len(payload) + RECORD_FRAME
+            if number % _STEP == 0:
+                bar.update(task, completed=done)
+            yield payload
 
 
 def _read_module(key: str, matrix: str, ops: str, check: bool) -> Module:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from lightning_nas.arch import Genotype
 from lightning_nas.benchmarks.base import Array, read_npz
-from lightning_nas.benchmarks.nats import NATSTable
+from lightning_nas.benchmarks.nats_table import NATSTable
 from lightning_nas.spaces.nasbench201 import NASBench201Space
 
 __all__ = ["NASBench201"]
@@ -17,7 +19,9 @@ __all__ = ["NASBench201"]
 class NASBench201(NATSTable):
     """The topology space of NAS-Bench-201 and NATS-Bench, trained for 12 and for 200 epochs.
 
-    The training of 12 epochs is one of its own, with its own learning rates: not the first 12 epochs of the other. On
+    The training of 12 epochs is one of its own, with its own learning rates: not the first 12 epochs of the other.
+    With ``training=12`` its curve answers for 1 to 11 epochs too, as the published BOHB has them; tables converted from
+    the published files have that curve on all three data sets. On
     CIFAR-10 the validation accuracy is that of a training on half of the training pictures, the test accuracy that of
     a training on all of them. The best validation and the best test accuracy need not be those of one cell.
 
@@ -31,11 +35,14 @@ class NASBench201(NATSTable):
         path: The table that ``lightning-nas benchmark convert`` makes of the published files, or the folder of
             ``nb201.npz``; ``None`` for the folder that ``LIGHTNING_NAS_DATA`` names.
         runs: A table of single runs; ``None`` for ``nb201_runs.npz`` beside the table, if it is there.
-        latency: A table of milliseconds on devices; ``None`` for ``nb201_latency_ms.npz`` beside the table, if it is
-            there.
+        latency: A table of milliseconds on devices, an ``.npz`` with a column for each; ``None`` for
+            ``nb201_latency_ms.npz`` beside the table, if it is there. A column ``arch`` of architectures as text says
+            which row is whose; without it the rows must be those of the table, in the official order.
+        training: 12 or 200, the training that answers for all budgets up to its own; ``None`` for one of their own for
+            12 and 200 epochs, and that of 200 for those in between.
 
     Raises:
-        ValueError: If there is no such table, or the tables do not belong together.
+        ValueError: If there is no such table or training, or the tables do not belong together.
 
     Example:
         >>> import tempfile, numpy
@@ -61,12 +68,13 @@ class NASBench201(NATSTable):
         path: str | os.PathLike[str] | None = None,
         runs: str | os.PathLike[str] | None = None,
         latency: str | os.PathLike[str] | None = None,
+        training: int | None = None,
     ) -> None:
-        super().__init__(path, NASBench201Space())
+        super().__init__(path, NASBench201Space(), training)
         self._beside = tuple(None if path is None else Path(path).absolute() for path in (runs, latency))
         if runs is not None or self._correct is None:
             self._take_runs(self._table_beside(runs, "nb201_runs.npz"))
-        milliseconds = self._table_beside(latency, "nb201_latency_ms.npz")
+        milliseconds = self._by_arch(self._table_beside(latency, "nb201_latency_ms.npz"))
         self._metrics.update({f"latency_{device}_ms": values for device, values in milliseconds.items()})
 
     def read_archs(self, table: Mapping[str, Array]) -> Iterator[Genotype]:
@@ -93,7 +101,7 @@ class NASBench201(NATSTable):
         return super().metrics(genotype)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.path, *self._beside)
+        return type(self), (self.path, *self._beside, self.training)
 
     def _take_runs(self, single: Mapping[str, Array]) -> None:
         if not single:
@@ -110,6 +118,24 @@ class NASBench201(NATSTable):
                 return {}
             raise ValueError(f"there is no file {os.fspath(path)!r}; leave it out, or give the path of {name}")
         table = read_npz(found)
-        if any(len(values) != len(self) for values in table.values()):
+        if "arch" not in table and any(len(values) != len(self) for values in table.values()):
             raise ValueError(f"{found} has not the {len(self)} rows of {self.path}; leave it out, or take its own")
         return table
+
+    def _by_arch(self, columns: dict[str, Array]) -> dict[str, Array]:
+        """The columns in the order of this table, where they have texts of architectures; NaN for the others."""
+        if (texts := columns.pop("arch", None)) is None:
+            return columns
+        try:
+            rows = np.array([self._row(self.space.parse(str(text))) for text in texts], dtype=np.int64)
+        except ValueError as error:
+            raise ValueError(f"the table of latencies does not fit: {error}; leave it out, or take its own") from None
+        if len(set(rows.tolist())) < len(rows) or any(len(values) != len(rows) for values in columns.values()):
+            raise ValueError(
+                f"the table of latencies has {len(rows)} architectures, some of them twice or with columns of another"
+                " length; give each one row"
+            )
+        joined = {name: np.full(len(self), np.nan) for name in columns}
+        for name, values in columns.items():
+            joined[name][rows] = values
+        return joined

@@ -7,8 +7,10 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-__all__ = ["crc32c", "payloads", "wire_fields"]
+__all__ = ["RECORD_FRAME", "crc32c", "payloads", "wire_fields"]
 
+RECORD_FRAME = 16
+"""Bytes of a record besides its payload."""
 _LARGEST = 1 << 30  # bytes of a payload; a greater length is taken for a sign of another file
 
 

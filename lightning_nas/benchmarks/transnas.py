@@ -178,6 +178,10 @@ class TransNASBench101(Benchmark):
         self._file.training(genotype, self.choose(dataset, epochs)[0])
         return 1
 
+    def continues(self, shorter: int, longer: int | None = None, dataset: str | None = None) -> bool:
+        """Always: each architecture has one training of a task, stopped early."""
+        return True
+
     def genotypes(self) -> Iterator[Genotype]:  # noqa: D102
         return iter(self._file.trainings)
 

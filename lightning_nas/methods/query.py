@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from lightning_nas.arch import Genotype
-from lightning_nas.data.stateful import StatefulLoader
 from lightning_nas.methods.base import SearchModule
+from lightning_nas.methods.query_limits import Limits, Turns, complain
 from lightning_nas.query import Evaluator, History, Oracle, Result, Searcher
-from lightning_nas.query.searcher import merit
+from lightning_nas.query.course import course
 
 __all__ = ["QuerySearch"]
 
@@ -27,8 +26,9 @@ class QuerySearch(SearchModule):
     """A searcher asks, an oracle answers: one training batch is one trial told.
 
     Any Trainer runs it: ``max_steps`` counts trials, ``max_time`` and ModelCheckpoint (its step cadence included) work
-    as for any module, EarlyStopping after each epoch of `trials_an_epoch` (``max_epochs`` is -1 then). A fit that is
-    resumed from a checkpoint makes the same proposals as one that was never stopped. With a `history` nothing is lost
+    as for any module, EarlyStopping after each epoch of `trials_an_epoch` (``max_epochs`` is -1 then). `trials` is the
+    limit whatever the Trainer's. A fit that is resumed from a checkpoint makes the same proposals as one that was never
+    stopped, and goes on if a limit was raised. With a `history` nothing is lost
     between checkpoints either: trials that were evaluated once are read from it, whatever the checkpoint, so a search
     that was killed is simply started again.
 
@@ -39,15 +39,18 @@ class QuerySearch(SearchModule):
     Args:
         searcher: What proposes.
         oracle: What answers; it knows the searcher's space.
-        trials: Trials in all.
+        trials: Trials in all, those that failed included.
         max_cost: Seconds, simulated where the oracle simulates them; the search ends with the trial that reaches them.
             ``None`` for no limit.
         max_epochs_trained: The same in epochs of training.
         history: SQLite file of all results; ``None`` to keep them in memory.
-        in_flight: Trials under way at once.
+        in_flight: Trials under way at once. Results are told in the order of the trials, so a worker stands idle until
+            the oldest trial ends; give at least four for each worker of the executor.
         executor: Function that makes the executor in which they run; ``None`` for this process, see `Evaluator`.
-        timeout: Seconds after which a trial is given up.
+        timeout: Seconds after which a trial is given up; for executors with processes.
         trials_an_epoch: Trials after which the Trainer begins another epoch; ``None`` for one epoch with all.
+        max_failures: Trials after which the search ends with an error if not one has succeeded.
+        attempts: Times that a trial is begun if this process dies during it, see `Evaluator`.
 
     Raises:
         ValueError: If a number is not positive, or searcher and oracle have different spaces.
@@ -78,31 +81,31 @@ class QuerySearch(SearchModule):
         executor: Callable[[], Executor] | None = None,
         timeout: float | None = None,
         trials_an_epoch: int | None = None,
+        max_failures: int = 20,
+        attempts: int = 2,
     ) -> None:
         super().__init__(searcher.space)
-        limits = {
-            "trials": trials,
-            "trials_an_epoch": trials_an_epoch,
-            "max_cost": max_cost,
-            "max_epochs_trained": max_epochs_trained,
-        }
-        if any(value is not None and value <= 0 for value in limits.values()):
-            raise ValueError(f"{limits}: each must be positive")
+        self.limits = Limits(trials, max_cost, max_epochs_trained)
+        if max_failures < 1 or (trials_an_epoch is not None and trials_an_epoch < 1):
+            raise ValueError(f"trials_an_epoch={trials_an_epoch}, max_failures={max_failures}: each must be positive")
         if oracle.space.name != searcher.space.name:
             raise ValueError(
                 f"the searcher proposes in {searcher.space.name!r}, the oracle answers in {oracle.space.name!r}; give"
                 " both the same space"
             )
-        self.searcher, self.oracle, self.trials = searcher, oracle, trials
-        self.trials_an_epoch = trials if trials_an_epoch is None else trials_an_epoch
-        self.max_cost = float("inf") if max_cost is None else max_cost
-        self.max_epochs_trained = float("inf") if max_epochs_trained is None else max_epochs_trained
+        self.searcher, self.oracle = searcher, oracle
+        self.trials_an_epoch, self.max_failures = trials_an_epoch, max_failures
         self.history_path = history
-        self.in_flight, self.executor, self.timeout = in_flight, executor, timeout
+        self.in_flight, self.executor, self.timeout, self.attempts = in_flight, executor, timeout, attempts
         self.clock = nn.Parameter(torch.zeros(()))  # moves with each trial, so that Lightning counts steps
         self.spent = {"cost": 0.0, "epochs": 0.0}
         self.evaluator = Evaluator(oracle, History(self.space), in_flight)
         self.over = False
+
+    @property
+    def told(self) -> int:
+        """Trials whose results the searcher knows."""
+        return self.searcher.asked - len(self.searcher.pending)
 
     def genotype(self) -> Genotype:
         """The best architecture so far, chosen by validation score at the largest budget; a draw before the first."""
@@ -111,20 +114,11 @@ class QuerySearch(SearchModule):
         return self.searcher.genotype()
 
     def columns(self) -> dict[str, list[float]]:
-        """The history by column, in the order of the trials: ``score``, ``cost``, and ``best`` so far.
+        """The history by column, in the order of the trials: ``score``, ``cost``, ``epochs``, and ``best`` so far.
 
-        The best is that at the largest budget so far. Scores without training have another scale than accuracies:
-        where there are both, they are NaN.
+        The best is the searcher's own, for most that at the largest budget so far.
         """
-        results = list(self.evaluator.history)
-        trained = {result.source != "zero-cost" for result in results if result.ok}
-        scores = [result.score if len(trained) < 2 or result.source != "zero-cost" else math.nan for result in results]
-        best, top = [], (-math.inf, math.nan)
-        for result, score in zip(results, scores, strict=True):
-            if not math.isnan(score) and (math.isnan(top[1]) or merit(result) > top):
-                top = merit(result)
-            best.append(top[1])
-        return {"score": scores, "cost": [result.cost for result in results], "best": best}
+        return course(self.evaluator.history, self.searcher.worth)
 
     # --- what a fit starts and ends with
 
@@ -141,30 +135,50 @@ class QuerySearch(SearchModule):
                 " evaluate trials in parallel with executor= and in_flight="
             )
         self.evaluator.close()
-        history = History(self.space, self.history_path)
-        self.evaluator = Evaluator(self.oracle, history, self.in_flight, self.executor, self.timeout)
-        if len(history):
+        kept = self.evaluator.history  # in memory, for a fit that follows another
+        history = kept if self.history_path is None else History(self.space, self.history_path)
+        try:
+            self.evaluator = Evaluator(self.oracle, history, self.in_flight, self.executor, self.timeout, self.attempts)
+        except BaseException:
+            history.close()
+            raise
+        if len(history) and self.history_path is not None:
             rank_zero_info(f"{self.history_path} knows {len(history)} trials, which are not evaluated again")
 
     def teardown(self, stage: str) -> None:
-        """Let go of the history's file and of the executor; the results stay in memory."""
+        """End what is under way, let go of the history's file and the executor; the results stay in memory."""
         self.evaluator.close()
 
-    def train_dataloader(self) -> StatefulLoader[int]:
+    def train_dataloader(self) -> Turns:
         """A batch for each trial."""
-        return _Turns(self.trials_an_epoch)
+        return Turns(self.trials_an_epoch or self.limits.trials)
 
     def configure_optimizers(self) -> Optimizer:
         """An optimiser of the clock alone."""
         return SGD([self.clock], lr=1.0)
 
+    def on_train_start(self) -> None:
+        """Begin nothing if a limit is reached already."""
+        self.over = False
+        self._stop(self.limits.reached(self.told, self.spent))
+
     # --- one trial
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Wait for the next trial, tell it, log."""
+        """Wait for the next trial, tell it, log.
+
+        Raises:
+            NothingSucceededError: If `max_failures` trials are told, and all of them have failed.
+        """
         if self.over:
             return
-        result = self.evaluator.step(self.searcher)
+        try:
+            result = self.evaluator.step(self.searcher, self.limits.trials)
+            if result is not None and not result.ok:
+                complain(result, self.searcher, self.max_failures)
+        except BaseException:
+            self.evaluator.close()  # or the trials under way would keep the process alive
+            raise
         if result is None:
             self._stop("the searcher has come to its end")
             return
@@ -172,13 +186,7 @@ class QuerySearch(SearchModule):
         self.spent["epochs"] += result.epochs
         self._tick()
         self._report(result)
-        told = self.searcher.asked - len(self.searcher.pending)
-        if told >= self.trials and self.trials_an_epoch < self.trials:
-            self._stop(f"{told} trials are told")
-        elif self.spent["cost"] >= self.max_cost:
-            self._stop(f"{self.spent['cost']:.0f} s are spent")
-        elif self.spent["epochs"] >= self.max_epochs_trained:
-            self._stop(f"{self.spent['epochs']:.0f} epochs are spent")
+        self._stop(self.limits.reached(self.told, self.spent))
 
     def _tick(self) -> None:
         """One step of the optimiser, the only thing that Lightning counts."""
@@ -186,19 +194,17 @@ class QuerySearch(SearchModule):
         self.clock.grad = torch.full_like(self.clock, -1.0)
         optimizer.step()
 
-    def _stop(self, reason: str) -> None:
-        self.over = True
-        self.trainer.should_stop = True
-        rank_zero_info(f"the search ends: {reason}")
+    def _stop(self, reason: str | None) -> None:
+        """End the search, if there is a reason."""
+        if reason is not None:
+            self.over = True
+            self.trainer.should_stop = True
+            rank_zero_info(f"the search ends: {reason}")
 
     def _report(self, result: Result) -> None:
         best = self.searcher.best
-        figures: dict[str, float | Tensor] = {
-            "query/trials": float(self.searcher.asked - len(self.searcher.pending)),
-            "query/cost": self.spent["cost"],
-            "query/epochs": self.spent["epochs"],
-            "query/failed": float(self.searcher.failures),
-        }
+        figures: dict[str, float | Tensor] = {f"query/{name}": value for name, value in self.spent.items()}
+        figures |= {"query/trials": float(self.told), "query/failed": float(self.searcher.failures)}
         if result.ok:
             figures["query/score"] = result.score
         if best is not None:
@@ -215,7 +221,7 @@ class QuerySearch(SearchModule):
         """Add the searcher's state and what is spent."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["searcher"] = self.searcher.state_dict()
-        checkpoint["query"] = {"spent": dict(self.spent), "over": self.over, "results": self._results()}
+        checkpoint["query"] = {"spent": dict(self.spent), "results": self._results()}
 
     def _results(self) -> list[dict[str, Any]]:
         """All results, unless a file has them."""
@@ -227,23 +233,12 @@ class QuerySearch(SearchModule):
         """Go on with the searcher where it was."""
         super().on_load_checkpoint(checkpoint)
         self.searcher.load_state_dict(checkpoint["searcher"])
-        self.spent, self.over = dict(checkpoint["query"]["spent"]), checkpoint["query"]["over"]
+        self.spent = dict(checkpoint["query"]["spent"])
         known = self.evaluator.history
         for plain in checkpoint["query"]["results"]:
             result = Result.from_plain(plain, self.space)
             if known.find(result.trial) is None:
                 known.add(result)
-
-
-class _Turns(StatefulLoader[int]):
-    """The numbers of the trials, from any place."""
-
-    def __init__(self, trials: int) -> None:
-        super().__init__()
-        self.trials = trials
-
-    def __len__(self) -> int:
-        return self.trials
-
-    def read(self, epoch: int, start: int = 0) -> Iterator[int]:
-        return iter(range(start, self.trials))
+        goes_on = self.trials_an_epoch is None and self.limits.reached(self.told, self.spent) is None
+        if goes_on and self._trainer is not None:
+            self._trainer.fit_loop.max_epochs = -1  # the epoch is at its end where a limit was raised

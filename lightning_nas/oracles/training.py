@@ -17,6 +17,7 @@ from lightning_nas.arch import Genotype
 from lightning_nas.derived import DerivedNetwork, DerivedTraining
 from lightning_nas.flops import count_macs, count_parameters
 from lightning_nas.oracles.batches import needed, seeded
+from lightning_nas.oracles.checkpoints import read_checkpoint, settings_digest
 from lightning_nas.oracles.zero_cost import network_seed
 from lightning_nas.query.trial import Oracle, Result, Trial
 from lightning_nas.quiet import QUIET_TRAINER, quiet
@@ -31,7 +32,8 @@ class TrainingOracle(Oracle):
     A trial that continues another with the same genotype goes on from its checkpoint, optimiser and schedule included;
     with another genotype it takes over the weights whose shapes agree, and begins a training of the epochs that are
     left. A training that was killed goes on from its last whole epoch. The seed of a training belongs to its genotype,
-    so that all its rungs, and all processes, agree.
+    so that all its rungs, and all processes, agree. The name of a checkpoint has a digest of all settings that a
+    training depends on, so that searches with others, in the same folder, neither go on from it nor write over it.
 
     Args:
         space: Name of a search space, or a space.
@@ -93,6 +95,7 @@ class TrainingOracle(Oracle):
         self.training = {"auxiliary_weight": 0.0, "drop_path": 0.0} if training is None else dict(training)
         self.schedule, self.monitor, self.scale, self.test = schedule, monitor, scale, test
         self.threads, self.seed, self.options = threads, seed, dict(trainer or {})
+        self._digest: tuple[L.LightningDataModule | None, str] | None = None
 
     def __call__(self, trial: Trial) -> Result:
         """Train and validate; the cost is the time it takes."""
@@ -106,11 +109,11 @@ class TrainingOracle(Oracle):
         text = self.space.format(trial.genotype)
         identity: dict[str, Any] = {"genotype": text, "seed": self.seed, "full": self.epochs}
         identity["asked"] = [epochs, trial.continues]
-        seed = network_seed(self.seed, text)
+        seed, saved = network_seed(self.seed, text), self._saved(trial)
         with quiet(), _threads(self.threads), seeded(seed):
             data = copy.deepcopy(needed(self.data))
             module = self._module(trial.genotype, data)
-            resumed, inherits = self._resumed(trial, identity, module)
+            resumed, inherits = self._resumed(trial, identity, module, saved)
             if inherits:
                 epochs = max(epochs - round(trial.trained), 1)
             trainer = self._trainer(trial, epochs, identity | {"inherits": inherits})
@@ -140,14 +143,23 @@ class TrainingOracle(Oracle):
         return DerivedTraining(network=network, **sizes | self.training)
 
     def _path(self, number: int) -> Path:
-        return self.folder / f"trial-{number:06d}.ckpt"
+        """The checkpoint of a trial under these settings, described once: a set up data module knows more of itself."""
+        if self._digest is None or self._digest[0] is not self.data:
+            own = {"space": self.space.name, "seed": self.seed, "epochs": self.epochs, "schedule": self.schedule}
+            own |= {"channels": self.channels, "cells": self.cells, "build": self.build, "training": self.training}
+            self._digest = self.data, settings_digest(own | {"data": self.data, "trainer": self.options})
+        return self.folder / f"trial-{number:06d}-{self._digest[1]}.ckpt"
 
-    def _resumed(self, trial: Trial, identity: dict[str, Any], module: L.LightningModule) -> tuple[Path | None, bool]:
+    def _saved(self, trial: Trial) -> dict[int, dict[str, Any]]:
+        """What there is of a trial itself and of the one that it continues."""
+        numbers = [number for number in (trial.number, trial.continues) if number is not None]
+        return {number: state for number in numbers if (state := read_checkpoint(self._path(number))) is not None}
+
+    def _resumed(
+        self, trial: Trial, identity: dict[str, Any], module: L.LightningModule, saved: Mapping[int, dict[str, Any]]
+    ) -> tuple[Path | None, bool]:
         """The checkpoint to go on from; of a relative the weights are taken at once, and whether it is one."""
-        for number in (trial.number, trial.continues):
-            if number is None or not self._path(number).exists():
-                continue
-            state = torch.load(self._path(number), map_location="cpu", weights_only=True)
+        for number, state in saved.items():
             mark: dict[str, Any] = state.get("trial", {})
             own = number == trial.number
             loose: dict[str, Any] = {"inherits": False} if own else {"asked": None}
@@ -160,8 +172,8 @@ class TrainingOracle(Oracle):
                 return None, True
         if trial.continues is not None:
             raise ValueError(
-                f"trial {trial.number} continues trial {trial.continues}, and {self.folder} has no"
-                f" {self._path(trial.continues).name}; keep the folder of a search with its history"
+                f"trial {trial.number} continues trial {trial.continues}, and {self.folder} has no readable"
+                f" {self._path(trial.continues).name}; keep the folder of a search with its history, and its settings"
             )
         return None, False
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from filelock import FileLock, Timeout
 
+from lightning_nas.query.described import differences
 from lightning_nas.query.trial import Result, Trial
 from lightning_nas.spaces import Space
 
@@ -32,6 +33,14 @@ _COLUMNS = (
 )
 
 
+_TABLES = (
+    "search (space TEXT NOT NULL)",
+    f"results ({', '.join(_COLUMNS)})",
+    "settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "begun (number INTEGER PRIMARY KEY, times INTEGER NOT NULL)",
+)
+
+
 class History:
     """Results by the number of their trial, in an SQLite file that survives a kill at any moment.
 
@@ -42,8 +51,12 @@ class History:
         space: The space of the genotypes.
         path: The file; it is made if there is none.
 
+    Attributes:
+        patience: Seconds that a program which holds the file is waited for.
+
     Raises:
         ValueError: If another process writes to the file, if it is no history, or if it is one of another space.
+        OSError: If the file cannot be written.
 
     Example:
         >>> from lightning_nas.arch import Genotype
@@ -56,9 +69,13 @@ class History:
         (1, 91.0)
     """
 
+    patience: ClassVar[float] = 60.0
+
     def __init__(self, space: Space, path: str | Path | None = None) -> None:
         self.space, self.path = space, None if path is None else Path(path)
         self._results: dict[int, Result] = {}
+        self._begun: dict[int, int] = {}
+        self._settings: dict[str, Any] = {}
         self._file: sqlite3.Connection | None = None
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,17 +95,21 @@ class History:
     def _open(self, path: Path) -> None:
         """Make or read the file."""
         try:
-            self._file = sqlite3.connect(path)
+            self._file = sqlite3.connect(path, timeout=self.patience)
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute("PRAGMA synchronous=FULL")
             with self._file:
-                self._file.execute("CREATE TABLE IF NOT EXISTS search (space TEXT NOT NULL)")
-                self._file.execute(f"CREATE TABLE IF NOT EXISTS results ({', '.join(_COLUMNS)})")
+                for table in _TABLES:
+                    self._file.execute(f"CREATE TABLE IF NOT EXISTS {table}")
                 found = self._file.execute("SELECT space FROM search").fetchone()
                 if found is None:
                     self._file.execute("INSERT INTO search VALUES (?)", (self.space.name,))
             names = ", ".join(column.split()[0] for column in _COLUMNS[:-1])
             rows = self._file.execute(f"SELECT {names} FROM results ORDER BY number").fetchall()  # noqa: S608
+            self._begun = dict(self._file.execute("SELECT number, times FROM begun").fetchall())
+            settings = self._file.execute("SELECT name, value FROM settings").fetchall()
+        except sqlite3.OperationalError as error:
+            raise self._unwritable(error) from None
         except sqlite3.DatabaseError as error:
             raise ValueError(f"{path} is no history of a search ({error}); give another file") from None
         if found is not None and found[0] != self.space.name:
@@ -96,7 +117,61 @@ class History:
                 f"{path} is the history of a search in {found[0]!r}, this one is in {self.space.name!r}; give another"
                 " file"
             )
+        self._settings = {name: json.loads(value) for name, value in settings}
         self._results = {row[0]: self._read(row) for row in rows}
+
+    def _write(self, statement: str, values: Sequence[float | str | None]) -> None:
+        """Change the file, if there is one; once this returns, it is on the disk."""
+        if self._file is None:
+            return
+        try:
+            with self._file:
+                self._file.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: sqlite3.OperationalError) -> OSError:
+        return OSError(
+            f"{self.path} cannot be written ({error}); end the program that has held it for {self.patience:g} s, or"
+            " make room on the disk, and start the search again: it goes on where it was"
+        )
+
+    def bind(self, settings: Mapping[str, Any]) -> None:
+        """Take note of the settings of a search, or refuse those that the file does not go with.
+
+        Files that are older than such notes go with any.
+
+        Args:
+            settings: Descriptions of what the results depend on, by name, of plain values.
+
+        Raises:
+            ValueError: If the results were made with other settings; the message names them.
+        """
+        here: dict[str, Any] = json.loads(json.dumps(settings))
+        found = differences(self._settings, here)
+        if found:
+            raise ValueError(
+                f"{self.path} has the results of a search with other settings: {'; '.join(found)}. Give this search"
+                " another history, or the old settings (settings that change no answer are left out by the describe()"
+                " of the searcher's or the oracle's class)"
+            )
+        for name in here.keys() - self._settings.keys() if self.path is not None else ():
+            self._write("INSERT INTO settings VALUES (?, ?)", (name, json.dumps(here[name])))
+            self._settings[name] = here[name]
+
+    def begun(self, trial: Trial) -> int:
+        """How often a trial was begun, and nothing came of it."""
+        return self._begun.get(trial.number, 0)
+
+    def begin(self, trial: Trial) -> None:
+        """Take note that a trial begins in this process, which may die during it."""
+        self._begun[trial.number] = self.begun(trial) + 1
+        self._write("INSERT OR REPLACE INTO begun VALUES (?, ?)", (trial.number, self._begun[trial.number]))
+
+    def withdraw(self, trial: Trial) -> None:
+        """The process has outlived a trial that was begun and came to no end."""
+        self._begun[trial.number] = self.begun(trial) - 1
+        self._write("INSERT OR REPLACE INTO begun VALUES (?, ?)", (trial.number, self._begun[trial.number]))
 
     def _read(self, row: tuple[Any, ...]) -> Result:
         number, genotype, budget, continues, score, cost, epochs, source, test, error, metrics, note = row
@@ -109,6 +184,7 @@ class History:
 
         Raises:
             ValueError: If there is a result of this trial already.
+            OSError: If the file cannot be written.
         """
         trial = result.trial
         if trial.number in self._results:
@@ -120,8 +196,7 @@ class History:
             values += [json.dumps(dict(result.metrics)), json.dumps(dict(trial.note))]
             marks = ", ".join("?" * len(values))
             names = ", ".join(column.split()[0] for column in _COLUMNS[: len(values)])
-            with self._file:
-                self._file.execute(f"INSERT INTO results ({names}) VALUES ({marks})", values)  # noqa: S608
+            self._write(f"INSERT INTO results ({names}) VALUES ({marks})", values)  # noqa: S608
         self._results[trial.number] = result
 
     def find(self, trial: Trial) -> Result | None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from itertools import combinations, product
-from math import comb, prod
 
-from lightning_nas.arch import Decision, Genotype
+from lightning_nas.arch import Genotype
+from lightning_nas.query.enumeration import one_of_each
 from lightning_nas.query.mutations import Mutation, get_mutation
 from lightning_nas.spaces import Space
-from lightning_nas.spaces.restricted import RestrictedSpace
 
 __all__ = [
     "Labels",
@@ -207,48 +204,7 @@ class WholeSpace(Proposal):
 
     def __call__(self, space: Space, labels: Labels, rng: random.Random) -> Sequence[Genotype]:
         """The space, or a random pool of it."""
-        return _all(space, self.largest) or self.pool(space, labels, rng)
-
-
-@lru_cache(maxsize=8)
-def _all(space: Space, largest: int) -> tuple[Genotype, ...]:
-    """One of each kind of equal architectures of a space; none if it has more than `largest` architectures."""
-    if isinstance(space, RestrictedSpace):
-        one_each = {space.canonical(member): member for member in reversed(space.members)}
-        return tuple(one_each.values()) if len(one_each) <= largest else ()
-    rng = random.Random(0)  # noqa: S311
-    drawn = [space.sample(rng) for _ in range(5 * int(largest**0.5) + 2)]
-    if len(set(drawn)) == len(drawn):  # in a small space some would be drawn twice
-        return ()
-    rows = {row.name: row for rows in space.decisions.values() for row in rows}
-    every: Iterable[Genotype]
-    if all(len(genotype.picks) == len(rows) for genotype in drawn):
-        every = _combinations(space, rows, largest)
-    else:
-        every = _closure(space, drawn[0], largest)
-    return tuple(dict.fromkeys(map(space.canonical, every)))
-
-
-def _combinations(space: Space, rows: Mapping[str, Decision], largest: int) -> Iterator[Genotype]:
-    """All combinations of choices that are architectures."""
-    if prod(comb(len(row.choices), row.keep) for row in rows.values()) > largest:
-        return
-    for picks in product(*(combinations(range(len(row.choices)), row.keep) for row in rows.values())):
-        genotype = Genotype(space.name, dict(zip(rows, picks, strict=True)))
-        with suppress(ValueError):  # a combination that is no architecture
-            yield space.check(genotype)
-
-
-def _closure(space: Space, start: Genotype, largest: int) -> Iterable[Genotype]:
-    """Whatever is reached from neighbor to neighbor."""
-    found, left = {start: None}, [start]
-    while left:
-        new = [genotype for genotype in space.neighbors(left.pop()) if genotype not in found]
-        found.update(dict.fromkeys(new))
-        left += new
-        if len(found) > largest:
-            return []
-    return found
+        return one_of_each(space, self.largest) or self.pool(space, labels, rng)
 
 
 class Mixture(Proposal):

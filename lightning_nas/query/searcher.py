@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from lightning_nas.arch import Genotype
+from lightning_nas.query.described import Described
 from lightning_nas.query.trial import Result, Trial
 from lightning_nas.spaces import Space, get_space
 
-__all__ = ["Searcher", "merit"]
+__all__ = ["Searcher"]
 
 
-class Searcher(ABC):
+class Searcher(Described, ABC):
     """Proposes architectures and learns from how good they were.
 
     A searcher trains nothing and counts no budget; whoever runs it does. It is deterministic: the same seed and the
     same results told in the same order give the same proposals, also after `load_state_dict`. Trials may be asked
     before earlier ones are told. A failed trial counts as asked and is not learned from, unless a searcher says so.
 
-    A subclass gives `propose` and `observe`, and, if it has any memory of its own, `state` and `load_state`.
+    A subclass gives `propose` and `observe`, and, if it has any memory of its own, `state` and `load_state`; one that
+    needs more than a score says by `objection` what it cannot use.
 
     Args:
         space: Name of a search space, or a space.
@@ -30,7 +34,7 @@ class Searcher(ABC):
     Attributes:
         asked: Number of trials asked so far.
         pending: Number of a trial -> the trials asked and not yet told.
-        best: The result with the best score among those at the largest budget told so far.
+        best: The result with the largest `worth`: the best score among those at the largest budget told so far.
         failures: Number of trials that came to nothing.
     """
 
@@ -53,6 +57,20 @@ class Searcher(ABC):
     def observe_failure(self, result: Result) -> None:
         """Take note of a trial that came to nothing."""
         self.failures += 1
+
+    def objection(self, result: Result) -> str | None:
+        """Why this searcher cannot learn from a result that has a score; it counts as failed then."""
+        return None
+
+    def usable(self, result: Result) -> Result:
+        """The result, or, where there is an `objection`, the failure that it counts as."""
+        reason = self.objection(result) if result.ok else None
+        return result if reason is None else replace(result, score=math.nan, error=reason)
+
+    def worth(self, result: Result) -> tuple[float, ...]:
+        """What makes a result better than another: a larger budget, then a better score."""
+        budget = result.trial.budget
+        return math.inf if budget is None else budget, result.score
 
     def trial(
         self, genotype: Genotype, budget: float | None = None, continues: int | None = None, **note: float | str
@@ -87,16 +105,13 @@ class Searcher(ABC):
                     f"trial {result.trial.number} is not pending; tell the result of each trial that was asked once"
                 )
             del self.pending[result.trial.number]
-            if result.ok:
-                self._remember(result)
-                self.observe(result)
+            usable = self.usable(result)
+            if usable.ok:
+                if self.best is None or self.worth(usable) > self.worth(self.best):
+                    self.best = usable
+                self.observe(usable)
             else:
-                self.observe_failure(result)
-
-    def _remember(self, result: Result) -> None:
-        best = self.best
-        if best is None or merit(result) > merit(best):
-            self.best = result
+                self.observe_failure(usable)
 
     def genotype(self) -> Genotype:
         """The best architecture so far: the best score at the largest budget told.
@@ -138,9 +153,3 @@ class Searcher(ABC):
         self.pending = {trial.number: trial for trial in pending}
         self.best = None if state["best"] is None else Result.from_plain(state["best"], self.space)
         self.load_state(state["own"])
-
-
-def merit(result: Result) -> tuple[float, float]:
-    """What makes a result better than another: a larger budget, then a better score."""
-    budget = result.trial.budget
-    return float("inf") if budget is None else budget, result.score

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_nas.arch import Genotype
+from lightning_nas.query.described import Described
 from lightning_nas.spaces import Space
 
 __all__ = ["Oracle", "Result", "Trial"]
@@ -127,10 +128,11 @@ class Result:
         )
 
 
-class Oracle(ABC):
+class Oracle(Described, ABC):
     """Whatever tells how good a genotype is.
 
-    An oracle for other processes must be one that pickles. Whatever it raises becomes a failed trial.
+    An oracle for other processes must be one that pickles. Whatever it raises becomes a failed trial, and so does an
+    answer that is no `Result` of the trial in plain numbers; only seconds may be unknown (NaN).
 
     Attributes:
         space: The space whose genotypes it knows.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,65 @@ def test_invented_records_come_back(tmp_path: Path) -> None:
             table.curve(genotype, "cifar100")
 
 
+def test_the_curve_of_the_short_training_answers_when_it_is_chosen(tmp_path: Path) -> None:
+    """The budgets of the published BOHB are epochs 1, 4 and 12 of the training of 12."""
+    archs, infos = invented(cells(3), ["12", "200"])
+    convert(str(write_folder(tmp_path / "nats", archs, infos)), str(tmp_path / "out.npz"))
+    table, usual = NASBench201(tmp_path / "out.npz", training=12), NASBench201(tmp_path / "out.npz")
+    genotype, short = table.space.parse(archs[1]), infos[1]["12"]["all_results"]
+    for dataset, name, seeds in (("cifar10-valid", "cifar10", (111, 777)), ("ImageNet16-120",) * 2 + ((111,),)):
+        for epochs in (1, 4, 12):
+            runs = [short[dataset, seed]["eval_acc1es"][f"x-valid@{epochs - 1}"] for seed in seeds]
+            record = table.query(genotype, name, epochs)
+            assert record.val == pytest.approx(np.mean(runs))
+            assert (record.test is None, record.epochs) == (epochs < 12, epochs)
+            assert table.runs(genotype, name, epochs) == len(seeds)
+            found = [table.query(genotype, name, epochs, run).val for run in range(len(seeds) + 1)]
+            assert found == pytest.approx([*runs, runs[0]])
+            epoch = {"cifar10": 2.0, "ImageNet16-120": 12.0}[name]
+            assert record.seconds == pytest.approx(epochs * epoch + VALIDATION_SECONDS)
+    assert table.query(genotype, epochs=12) == usual.query(genotype, epochs=12)
+    assert table.query(genotype) == usual.query(genotype)
+    assert table.query(genotype, epochs=4) != usual.query(genotype, epochs=4)
+    assert table.query(genotype, epochs=50) == usual.query(genotype, epochs=50)
+    assert pickle.loads(pickle.dumps(table)).query(genotype, epochs=4) == table.query(genotype, epochs=4)
+    assert [table.continues(*pair) for pair in ((1, 4), (4, 12), (12, 200), (12, 50), (50, 200))] == [
+        *(True, True, False, False, True)
+    ]
+    assert [usual.continues(*pair) for pair in ((1, 4), (4, 12), (12, 200), (50, None))] == [True, False, False, True]
+    with pytest.raises(ValueError, match=r"test set only; for the curve of 12 epochs give training=12$"):
+        usual.query(genotype, "cifar100", 4)
+
+
+def test_the_long_training_answers_for_all_budgets_when_it_is_chosen(tmp_path: Path) -> None:
+    archs, infos = invented(cells(2), ["12", "200"])
+    convert(str(write_folder(tmp_path / "nats", archs, infos)), str(tmp_path / "out.npz"))
+    table = NASBench201(tmp_path / "out.npz", training=200)
+    genotype, long = table.space.parse(archs[0]), infos[0]["200"]["all_results"]
+    runs = [long["cifar10-valid", seed]["eval_acc1es"]["x-valid@11"] for seed in (777, 888)]
+    assert table.query(genotype, epochs=12).val == pytest.approx(np.mean(runs))
+    assert table.continues(12, 200)
+    assert table.runs(genotype, epochs=12) == 1
+    with pytest.raises(ValueError, match=r"training=100; nasbench201 has trainings of \(12, 200\) epochs"):
+        NASBench201(tmp_path / "out.npz", training=100)
+
+
+def test_the_short_training_of_three_architectures(files: Path, tmp_path: Path) -> None:
+    """As recorded: the curves of CIFAR-10's two runs of 12 epochs; the others are of the whole test set only."""
+    archs, infos = real(files)
+    convert(str(write_folder(tmp_path / "nats", archs, infos)), str(tmp_path / "out.npz"))
+    table = NASBench201(tmp_path / "out.npz", training=12)
+    for arch, info in zip(archs, infos, strict=True):
+        genotype, short = table.space.parse(arch), info["12"]["all_results"]
+        seeds = sorted(seed for dataset, seed in short if dataset == "cifar10-valid")
+        assert table.runs(genotype, epochs=4) == len(seeds) == 2
+        found = [table.query(genotype, epochs=epochs, run=run).val for epochs in (1, 4, 12) for run in (0, 1)]
+        evaluated = [short["cifar10-valid", seed]["eval_acc1es"] for seed in seeds]
+        assert found == pytest.approx([e[f"x-valid@{at}"] for at in (0, 3, 11) for e in evaluated])
+    assert table.has_curve("cifar10", 12)
+    assert not table.has_curve("cifar100", 200)
+
+
 def test_isomorphic_cells_name_the_first_of_their_class(tmp_path: Path) -> None:
     space = NASBench201Space()
     texts = ["nor_conv_3x3", "none", "skip_connect"]
@@ -155,6 +215,12 @@ def test_the_size_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert table.runs(genotype) == 2
     assert table.metrics(genotype) == pytest.approx({"params_m": 0.1, "flops_m": 10.0})
     assert len(table.curve(genotype)) == 90
+    chosen = NATSSize(tmp_path, training=12)
+    early = infos[0]["12"]["all_results"]["cifar10-valid", 777]["eval_acc1es"]
+    assert [chosen.query(genotype, epochs=e, run=1).val for e in (1, 12)] == pytest.approx(
+        [early["x-valid@0"], early["x-valid@11"]]
+    )
+    assert (chosen.continues(1, 12), table.continues(1, 12), table.continues(12, 90)) == (True, False, False)
     out = capsys.readouterr().out
     val, test = table.best("cifar100")
     assert f"{tmp_path / 'nats_size.npz'}\n2 architectures" in out

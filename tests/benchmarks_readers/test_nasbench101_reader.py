@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
+from lightning_nas.benchmarks import nasbench101_table
 from lightning_nas.benchmarks.nasbench101 import NASBench1Shot1, NASBench101, convert101
 from lightning_nas.benchmarks.tfrecord import crc32c, payloads, wire_fields
 from lightning_nas.spaces import NASBench1Shot1Space
@@ -144,6 +146,43 @@ def test_fields_of_a_message() -> None:
 
 
 # --- the release
+
+
+def test_a_conversion_is_whole_or_leaves_nothing(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "new" / "folder"
+    convert101(release, folder / "nasbench101.npz")
+    assert capsys.readouterr().out.endswith(f"{folder / 'nasbench101.npz'}\n{len(MODULES)} architectures\n")
+    before = (folder / "nasbench101.npz").read_bytes()
+    with pytest.raises(ValueError, match=r"out='a\.npy' does not end in \.npz"):
+        convert101(release, "a.npy")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(nasbench101_table, "_from_release", lambda *_: pytest.fail("it was read before"))
+    with pytest.raises(OSError, match="cannot write to the folder"):
+        convert101(release, tmp_path / "file" / "out.npz")
+    with pytest.raises(ValueError, match="there is no file"):
+        convert101(tmp_path / "absent.tfrecord", folder / "nasbench101.npz")
+    monkeypatch.undo()
+
+    def full(path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="no space left"):
+        convert101(release, folder / "nasbench101.npz")
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("nasbench101.npz", before)]
+
+
+def test_reading_a_release_shows_how_far_it_is(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[float] = []
+    monkeypatch.setattr(Progress, "update", lambda bar, task, completed: done.append(completed))
+    monkeypatch.setattr(nasbench101_table, "_STEP", 2)
+    NASBench101(release)
+    size = release.stat().st_size
+    assert done == sorted(done)
+    assert 0.5 * size < done[-1] <= size
 
 
 @pytest.mark.parametrize("compact", [False, True])

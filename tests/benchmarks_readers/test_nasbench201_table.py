@@ -256,6 +256,26 @@ def test_tables_that_do_not_belong_together(tmp_path: Path) -> None:
         NASBench201(path)
 
 
+def test_latencies_with_texts_of_architectures_are_joined_by_them(tmp_path: Path) -> None:
+    path, latency = tiny(tmp_path), tmp_path / "nb201_latency_ms.npz"
+    first, second = (SPACE.format(cell(ops)) for ops in ("000000", "333333"))
+    np.savez(latency, arch=[second, first], gpu=[2.0, 1.0])
+    assert NASBench201(path).metrics(cell("333333"))["latency_gpu_ms"] == 2.0
+    assert NASBench201(path).metrics(cell("000000")) == {"latency_gpu_ms": 1.0}
+    np.savez(latency, arch=[second], gpu=[2.0])
+    assert NASBench201(path).metrics(cell("000000")) == {}
+    wrong = {
+        "no architecture .*; leave it out": {"arch": [SPACE.format(cell("sspp11"))], "gpu": [1.0]},
+        "does not fit": {"arch": ["|conv~0|"], "gpu": [1.0]},
+        "some of them twice": {"arch": [first, first], "gpu": [1.0, 2.0]},
+        "of another length": {"arch": [first, second], "gpu": [1.0]},
+    }
+    for message, columns in wrong.items():
+        np.savez(latency, **columns)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=message):
+            NASBench201(path)
+
+
 def test_an_entry_that_is_missing_raises_and_a_missing_test_is_none(tmp_path: Path) -> None:
     table = NASBench201(tiny(tmp_path, c10_val_200=[np.nan, 60.0], c100_test_200=[np.nan, 70.0]))
     with pytest.raises(ValueError, match="no accuracy of"):

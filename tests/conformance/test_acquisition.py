@@ -11,6 +11,7 @@ from lightning_nas.query.acquisition import (
     Acquisition,
     ExpectedImprovement,
     IndependentThompson,
+    LogExpectedImprovement,
     Mean,
     ProbabilityOfImprovement,
     RandomAcquisition,
@@ -21,6 +22,7 @@ from lightning_nas.query.predictors import Prediction
 
 ACQUISITIONS: dict[str, Callable[[], Acquisition]] = {
     "ExpectedImprovement": ExpectedImprovement,
+    "LogExpectedImprovement": LogExpectedImprovement,
     "ProbabilityOfImprovement": ProbabilityOfImprovement,
     "UpperConfidenceBound": UpperConfidenceBound,
     "Thompson": Thompson,
@@ -54,7 +56,7 @@ def test_a_better_mean_is_never_worse(name: str) -> None:
     assert bool((values.diff() >= 0).all())
 
 
-@pytest.mark.parametrize("name", ["ExpectedImprovement", "UpperConfidenceBound"])
+@pytest.mark.parametrize("name", ["ExpectedImprovement", "LogExpectedImprovement", "UpperConfidenceBound"])
 def test_more_doubt_is_worth_more(name: str) -> None:
     values = ACQUISITIONS[name]()(Prediction(torch.zeros(5), torch.linspace(0.1, 2, 5)), 0.5, rng())
     assert bool((values.diff() > 0).all())

@@ -14,6 +14,7 @@ from lightning_nas.query.encoders import AdjacencyEncoder, Encoded, Encoder, Gra
 from lightning_nas.query.encoders.arch2vec import Arch2Vec
 from lightning_nas.query.encoders.score import ScoreEncoder
 from lightning_nas.query.encoders.tokens import TokenEncoder
+from lightning_nas.query.encoders.weisfeiler_lehman import WLEncoder
 
 
 def decisions(genotype: Genotype) -> float:
@@ -30,6 +31,8 @@ ENCODERS: dict[str, Callable[[str], Encoder]] = {
     "tokens": lambda space: TokenEncoder(space),
     "arch2vec": lambda space: Arch2Vec(space, number=20, passes=1, hidden=8),
     "score": lambda space: ScoreEncoder(space, decisions),
+    "weisfeiler-lehman": lambda space: WLEncoder(space, number=50),
+    "weisfeiler-lehman both ways": lambda space: WLEncoder(space, 1, "both", prune=False, number=20),
 }
 SPACES = ("nasbench201", "nasbench101", "nasbench1shot1_1", "darts", "small_sep", "enas_micro", "proxyless_mobile")
 
@@ -82,6 +85,17 @@ def test_it_leaves_torch_alone_and_pickles(name: str) -> None:
     encoded = encoder(genotypes)
     assert torch.equal(before, torch.random.get_rng_state())
     assert same(pickle.loads(pickle.dumps(encoder))(genotypes), encoded)
+
+
+@each
+@every
+def test_it_makes_what_it_says(name: str, space: str) -> None:
+    encoder = ENCODERS[name](space)
+    encoded = encoder([encoder.space.sample(random.Random(0))])
+    if isinstance(encoded, Graphs):
+        assert encoder.makes == "graphs"
+    else:
+        assert encoder.makes == ("features" if encoded.is_floating_point() else "tokens")
 
 
 @every

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nas import oracles
 from lightning_nas.arch import Genotype
+from lightning_nas.benchmarks import NASBench201
 from lightning_nas.benchmarks.base import Benchmark, Record
 from lightning_nas.flops import count_parameters
 from lightning_nas.oracles import (
@@ -31,7 +32,7 @@ from lightning_nas.oracles import (
     ZeroCostOracle,
 )
 from lightning_nas.query import Evaluator, Oracle, SuccessiveHalving, Trial
-from lightning_nas.spaces import get_space
+from lightning_nas.spaces import NB201_OPS, get_space
 from lightning_nas.supernet import build_supernet
 
 SPACE = get_space("nasbench201")
@@ -86,6 +87,9 @@ class Linear(Benchmark):
     def runs(self, genotype: Genotype, dataset: str | None = None, epochs: int | None = None) -> int:
         return 5
 
+    def continues(self, shorter: int, longer: int | None = None, dataset: str | None = None) -> bool:
+        return True
+
     def genotypes(self) -> Any:
         return iter(GENOTYPES)
 
@@ -103,6 +107,19 @@ def own_table(folder: Path) -> Oracle:
 
 def table(folder: Path) -> Oracle:
     return TableOracle(Linear(), run="random", seed=3)
+
+
+def nasbench201(folder: Path) -> Oracle:
+    """All cells, an epoch takes 2 seconds, with the curve of the training of 12 epochs."""
+    ops = np.stack(np.unravel_index(np.arange(5**6), (5,) * 6), axis=1).astype(np.uint8)
+    good = (np.arange(5**6) % 71).astype(np.float32)
+    columns: dict[str, Any] = {"ops": ops, "op_names": np.array(NB201_OPS)}
+    columns |= {f"{d}_{part}_200": 25 + good for d in ("c10", "c100", "in16") for part in ("val", "test")}
+    columns |= {"c10_val_12": 12 + good, "c10_val_curve_12": good[:, None] + np.arange(1, 13)}
+    columns |= {f"train_time_s_c10val_{epochs}": np.full(5**6, 2.0 * epochs) for epochs in (12, 200)}
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / "nb201.npz", **columns)
+    return TableOracle(NASBench201(folder, training=12))
 
 
 def supernet(folder: Path) -> Oracle:
@@ -129,10 +146,11 @@ def routed(folder: Path) -> Oracle:
 
 
 ORACLES: dict[str, Callable[[Path], Oracle]] = {
-    make.__name__: make for make in (function, own_table, table, supernet, zero_cost, training, rungs, routed)
+    make.__name__: make
+    for make in (function, own_table, table, nasbench201, supernet, zero_cost, training, rungs, routed)
 }
 every = pytest.mark.parametrize("make", ORACLES.values(), ids=ORACLES)
-TRAINED = ("function", "table", "training", "rungs")
+TRAINED = ("function", "table", "nasbench201", "training", "rungs")
 """Those that a budget makes a difference to."""
 
 
@@ -167,7 +185,7 @@ def test_it_answers_the_trial_in_full_and_leaves_the_process_as_it_was(
     assert all(math.isfinite(value) for value in result.metrics.values())
     assert pickle.loads(pickle.dumps(result)) == result
     assert type(result).from_plain(result.to_plain(SPACE), SPACE) == result
-    assert oracle.space is SPACE
+    assert oracle.space.name == SPACE.name
 
 
 @every
@@ -195,8 +213,16 @@ def test_a_continued_trial_counts_what_it_trains_beyond(name: str, tmp_path: Pat
     whole = oracle(Trial(2, GENOTYPES[0], 3.0))
     assert (first.epochs, second.epochs, whole.epochs) == (1.0, 2.0, 3.0)
     assert second.cost >= 0
-    if name == "table":
+    if name in ("table", "nasbench201"):
         assert (first.cost, second.cost, whole.cost) == (2.0, 4.0, 6.0)
+
+
+def test_a_training_of_its_own_is_counted_in_full(tmp_path: Path) -> None:
+    """In NAS-Bench-201 that of 200 epochs does not go on from that of 12."""
+    oracle = nasbench201(tmp_path)
+    second = oracle(Trial(1, GENOTYPES[0], 200.0, continues=0, trained=12.0))
+    whole = oracle(Trial(2, GENOTYPES[0]))
+    assert (second.cost, second.epochs) == (whole.cost, whole.epochs) == (400.0, 200.0)
 
 
 @pytest.mark.parametrize("name", TRAINED)

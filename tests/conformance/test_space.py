@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from lightning_nas.methods import DARTS
 from lightning_nas.relaxations import Softmax
 from lightning_nas.selection import Magnitude
 from lightning_nas.spaces import SPACES, CellNetwork, Space
+from lightning_nas.spaces.operation_graph import cell_graph, cell_kinds
 from lightning_nas.supernet import build_supernet
 
 every = pytest.mark.parametrize("name", SPACES)
@@ -51,6 +53,24 @@ def test_names_and_groups_hang_together(name: str) -> None:
     assert set(space.relaxed) <= set(space.decisions)
     genotype = space.sample(random.Random(0))
     assert set(genotype.picks) <= set(names)
+
+
+@every
+def test_graphs_have_the_labels_that_encoders_read(name: str) -> None:
+    space, rng = SPACES[name](), random.Random(0)
+    kinds = cell_kinds(space)
+    for _ in range(20):
+        cells = space.graphs(space.sample(rng))
+        assert tuple(cells) == kinds
+        for cell in cells.values():
+            inputs = 2 if cell.nodes[0] == "c_{k-2}" else 1
+            assert cell.nodes[:inputs] == (("input",) if inputs == 1 else ("c_{k-2}", "c_{k-1}"))
+            assert cell.nodes[-1] == "output"
+            assert all(re.fullmatch(r"\d+(: .+)?", node) for node in cell.nodes[inputs:-1])
+            assert all(0 <= source < target < len(cell.nodes) for source, target, _ in cell.edges)
+            labels = cell_graph(cell, prune=True).labels
+            assert [label.split()[0] for label in labels[:inputs]] == ["input"] * inputs
+            assert labels.count("output") == 1
 
 
 @with_supernet

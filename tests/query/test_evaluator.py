@@ -108,7 +108,7 @@ def test_a_kill_at_any_moment_loses_at_most_what_was_under_way(tmp_path: Path) -
     done = len(log.read_text().splitlines())
     with History(SPACE, path) as history:
         assert done - 1 <= len(history) <= done
-    evaluator = Evaluator(Convolutions(SPACE, log), History(SPACE, path))
+    evaluator = Evaluator(Convolutions(SPACE, log, 0.01), History(SPACE, path))
     run(evolution(), evaluator, done + 3)
     again = [int(line) for line in log.read_text().splitlines()]
     assert sorted(set(again)) == list(range(done + 3))
@@ -125,7 +125,7 @@ def test_another_search_is_not_mistaken_for_this_one(tmp_path: Path) -> None:
     run(RandomSearch(SPACE, seed=0), first, 2)
     first.close()
     second = Evaluator(Convolutions(SPACE), History(SPACE, path))
-    with pytest.raises(ValueError, match="another seed or other settings"):
+    with pytest.raises(ValueError, match=r"other settings: searcher\.seed was 0 and is 5"):
         run(RandomSearch(SPACE, seed=5), second, 1)
     second.close()
     with pytest.raises(ValueError, match="the history of a search in 'nasbench201', this one is in 'darts'"):

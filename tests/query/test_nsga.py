@@ -114,11 +114,16 @@ def test_it_works_in_other_spaces(space: str) -> None:
         searcher.tell([Result(trial, rng.random(), metrics={"params_m": rng.random()})])
 
 
-def test_a_cost_that_is_not_there_is_an_error() -> None:
+def test_a_cost_that_is_not_there_is_a_failure() -> None:
     searcher = NSGA2(cost="latency_ms")
-    (trial,) = searcher.ask()
-    with pytest.raises(ValueError, match="no such metric, only \\['params_m'\\]"):
-        searcher.tell([Result(trial, 1.0, metrics={"params_m": 1.0})])
+    for metrics in ({"params_m": 1.0}, {"latency_ms": float("nan")}):
+        (trial,) = searcher.ask()
+        searcher.tell([Result(trial, 1.0, metrics=metrics)])
+    assert (searcher.failures, searcher.best, searcher.front()) == (2, None, [])
+    assert "no such metric, only ['params_m']" in str(searcher.objection(Result(trial, 1.0, metrics={"params_m": 1.0})))
+
+
+def test_wrong_settings_are_refused() -> None:
     for wrong in ({"population": 0}, {"crossing": 1.5}, {"mutating": -0.1}, {"generations": -1}):
         with pytest.raises(ValueError):
             NSGA2(**wrong)  # type: ignore[arg-type]

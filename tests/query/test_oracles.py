@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -20,9 +21,17 @@ from lightning_nas.benchmarks.base import Benchmark, Record
 from lightning_nas.data import BilevelDataModule, DigitsDataModule
 from lightning_nas.derived import DerivedNetwork
 from lightning_nas.methods import DARTS
-from lightning_nas.oracles import FunctionOracle, OwnTable, RoutedOracle, SupernetOracle, TableOracle, ZeroCostOracle
+from lightning_nas.oracles import (
+    FunctionOracle,
+    OwnTable,
+    RoutedOracle,
+    SupernetOracle,
+    TableOracle,
+    TableSpace,
+    ZeroCostOracle,
+)
 from lightning_nas.oracles.batches import first_batches, give_data
-from lightning_nas.query import Trial
+from lightning_nas.query import Evaluator, RandomSearch, RegularizedEvolution, Trial
 from lightning_nas.spaces import get_space
 from lightning_nas.supernet import build_supernet
 
@@ -31,7 +40,10 @@ GENOTYPES = [SPACE.sample(random.Random(seed)) for seed in range(6)]
 
 
 class Runs(Benchmark):
-    """Three runs, whose number is the validation accuracy; ten seconds of start and three an epoch."""
+    """Three runs, whose number is the validation accuracy; ten seconds of start and three an epoch.
+
+    The full training is one of its own.
+    """
 
     def __init__(self) -> None:
         self.name, self.space, self.datasets, self.budgets = "runs", SPACE, ("one", "two"), (12,)
@@ -45,6 +57,9 @@ class Runs(Benchmark):
 
     def runs(self, genotype: Genotype, dataset: str | None = None, epochs: int | None = None) -> int:
         return 3
+
+    def continues(self, shorter: int, longer: int | None = None, dataset: str | None = None) -> bool:
+        return longer is not None
 
     def genotypes(self) -> Iterator[Genotype]:
         return iter(GENOTYPES)
@@ -67,6 +82,8 @@ def test_a_table_costs_what_the_training_took() -> None:
         oracle(Trial(2, GENOTYPES[0])),
     )
     assert [(r.cost, r.epochs) for r in (first, on, full)] == [(16.0, 2.0), (12.0, 4.0), (46.0, 12.0)]
+    own = oracle(Trial(3, GENOTYPES[0], continues=1, trained=6.0))
+    assert (own.cost, own.epochs) == (46.0, 12.0)
     assert (full.score, full.test, full.source, dict(full.metrics)) == (1.0, 7.0, "table", {})
     assert dict(TableOracle(Runs(), costs=True)(Trial(0, GENOTYPES[0])).metrics) == {"params_m": 0.5}
     assert TableOracle(Runs(), "two", "mean")(Trial(0, GENOTYPES[0])).score == 51.0
@@ -169,6 +186,57 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=words) as caught:
             OwnTable.read(tmp_path / name, SPACE)
         one_line(caught.value)
+
+
+def test_a_table_is_made_from_its_file(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(CSV)
+    table = OwnTable("nasbench201", path=tmp_path / "table.csv")
+    assert table.records == OwnTable.read(tmp_path / "table.csv", SPACE).records
+    assert pickle.loads(pickle.dumps(table)).best() == table.best()
+    for given in ({}, {"records": table.records, "path": tmp_path / "table.csv"}):
+        with pytest.raises(ValueError, match="give the records of a table or the path of its file, and not both"):
+            OwnTable(SPACE, **given)  # type: ignore[arg-type]
+
+
+def test_an_architecture_has_one_row_and_a_number(tmp_path: Path) -> None:
+    """Of the first two forms one is the other with another operation on what comes from a zero."""
+    forms = ["|none~0|+|none~0|nor_conv_3x3~1|+|nor_conv_1x1~0|none~1|none~2|"]
+    forms.append("|none~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|avg_pool_3x3~1|none~2|")
+    path = tmp_path / "table.csv"
+    path.write_text(f"genotype,val\n{TEXTS[0]},90\n{forms[0]},91\n{forms[1]},91\n")
+    with pytest.raises(ValueError, match=r"table\.csv: row 2 and row 3 are one architecture, \|none") as caught:
+        OwnTable.read(path, SPACE)
+    one_line(caught.value, "give one row for it")
+    rows = {SPACE.parse(form): Record(91.0, None, 0.0, 0.0) for form in forms}
+    with pytest.raises(ValueError, match=r"the table: '.*' and '.*' are one architecture") as caught:
+        OwnTable(SPACE, rows)
+    one_line(caught.value, *forms)
+    for val in ("nan", "inf", "-inf"):
+        path.write_text(f"genotype,val\n{TEXTS[0]},90\n{TEXTS[1]},{val}\n")
+        with pytest.raises(ValueError, match=rf"table\.csv, row 2: val is {val}; give a number") as caught:
+            OwnTable.read(path, SPACE)
+        one_line(caught.value, "leave the row out")
+    path.write_text(f"genotype,val,test,seconds,epochs\n{TEXTS[0]},90,nan,nan,12\n{TEXTS[1]},91,0,,nan\n")
+    with pytest.raises(ValueError, match="row 2: ValueError epochs is nan"):
+        OwnTable.read(path, SPACE)
+    path.write_text(f"genotype,val,test\n{TEXTS[0]},90,nan\n{TEXTS[1]},91,0\n")
+    assert [record.test for record in OwnTable.read(path, SPACE).records.values()] == [None, 0.0]
+
+
+def test_a_searcher_on_the_space_of_a_table_keeps_to_its_rows() -> None:
+    table = OwnTable(SPACE, {genotype: Record(80.0 + k, None, 1.0, 1) for k, genotype in enumerate(GENOTYPES)})
+    for searcher in (RandomSearch(TableSpace(table)), RegularizedEvolution(TableSpace(table), 4, 2)):
+        evaluator = Evaluator(TableOracle(table))
+        results = [result for _ in range(30) if (result := evaluator.step(searcher)) is not None]
+        assert [result.error for result in results] == [None] * 30
+        assert {result.trial.genotype for result in results} <= set(table.genotypes())
+    with pytest.raises(ValueError, match="1 members"):
+        TableSpace(OwnTable(SPACE, {GENOTYPES[0]: Record(80.0, None, 1.0, 1)}))
+
+
+@pytest.mark.parametrize(("budget", "epochs"), [(4 / 3, 1), (12 - 1e-9, 12), (200.0 + 1e-9, 200), (11.9, 11)])
+def test_a_budget_is_that_of_the_last_whole_epoch(budget: float, epochs: int) -> None:
+    assert TableOracle(Runs(), run="mean")(Trial(0, GENOTYPES[0], budget)).epochs == epochs
 
 
 # --- routes

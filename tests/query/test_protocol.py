@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from lightning_nas.benchmarks import NASBench201
 from lightning_nas.oracles import TableOracle
 from lightning_nas.protocol import CONTESTANTS, PUBLISHED, run_protocol, simulate
+from lightning_nas.query import BOHB, RegularizedEvolution
 from lightning_nas.spaces import NB201_OPS
 
 
@@ -35,12 +37,45 @@ def table(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", list(CONTESTANTS))
 def test_a_run_stops_before_it_exceeds_its_time(table: Path, name: str) -> None:
     oracle = TableOracle(NASBench201(table))
-    run = simulate(CONTESTANTS[name](0), oracle, 120.0 * 25 + 119.0)
+    run = simulate(CONTESTANTS[name](0, False), oracle, 120.0 * 25 + 119.0)
     assert run.trials == 25  # twelve epochs of ten seconds each
     assert run.incumbents[-1][1] == run.val == run.test
     assert [value for _, value in run.incumbents] == sorted({value for _, value in run.incumbents})
     with pytest.raises(ValueError, match="not enough for one trial"):
-        simulate(CONTESTANTS[name](0), oracle, 100.0)
+        simulate(CONTESTANTS[name](0, False), oracle, 100.0)
+
+
+def test_settings_are_the_published_ones() -> None:
+    evolution = CONTESTANTS["REA"](0, False)
+    assert isinstance(evolution, RegularizedEvolution)
+    assert (evolution.size, evolution.sample, evolution.replace) == (10, 3, True)
+    bohb, one = (CONTESTANTS["BOHB"](0, curves) for curves in (True, False))
+    assert isinstance(bohb, BOHB)
+    assert isinstance(one, BOHB)
+    rungs = [[(rung.n, int(rung.budget)) for rung in bracket] for bracket in bohb.schedule]
+    assert rungs == [[(9, 1), (3, 4), (1, 12)], [(3, 4), (1, 12)], [(3, 12)]]
+    assert [[rung.budget for rung in bracket] for bracket in one.schedule] == [[12.0]]
+
+
+def test_bohb_reads_the_curve_where_the_table_has_it(table: Path, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"runs": 1, "seconds": 12 * 120, "methods": ["BOHB"], "processes": 1}
+    run_protocol(str(table), str(tmp_path / "without"), **arguments)
+    with np.load(table / "nb201.npz") as file:
+        columns = {name: file[name] for name in file.files}
+    columns |= {f"{d}_val_curve_12": columns[f"{d}_val_12"][:, None] - np.arange(11, -1, -1) for d in ("c10", "in16")}
+    (tmp_path / "curves").mkdir()
+    np.savez(tmp_path / "curves" / "nb201.npz", **columns)
+    run_protocol(str(tmp_path / "curves"), str(tmp_path / "with"), **arguments)
+    found = [json.loads((tmp_path / name / "protocol.json").read_text()) for name in ("without", "with")]
+    trials = [[row["trials"] for row in report["rows"]] for report in found]
+    assert trials[0] == [12, 12, 12]
+    # 9 trials of 1 epoch, 3 of 4, 1 of 12; 3 of 4, 1 of 12; 3 of 12; 9 of 1, 3 of 4, 1 of 12; 1 of 4, or more
+    assert trials[1][1] == 12
+    assert trials[1][0] == trials[1][2] > 20
+    assert (
+        "1.33, 4 and 12 epochs on cifar10, ImageNet16-120, else 12" in (tmp_path / "with" / "protocol.md").read_text()
+    )
+    assert "on none, else 12 alone" in (tmp_path / "without" / "protocol.md").read_text()
 
 
 def test_the_report_compares_with_the_published_table(table: Path, tmp_path: Path) -> None:

@@ -228,9 +228,10 @@ def test_one_level_is_the_search_with_a_predictor() -> None:
 
 
 class Fidelities(Benchmark):
-    """Two trainings of each architecture, as in NAS-Bench-201."""
+    """Two budgets of each architecture: one training, or two as in NAS-Bench-201."""
 
-    def __init__(self) -> None:
+    def __init__(self, one: bool) -> None:
+        self.one = one
         self.name, self.space, self.datasets, self.budgets = "fidelities", SPACE, ("one",), (12, 200)
 
     def query(
@@ -242,6 +243,9 @@ class Fidelities(Benchmark):
     def runs(self, genotype: Genotype, dataset: str | None = None, epochs: int | None = None) -> int:
         return 1
 
+    def continues(self, shorter: int, longer: int | None = None, dataset: str | None = None) -> bool:
+        return self.one
+
     def genotypes(self) -> Iterator[Genotype]:
         return iter(DRAWN)
 
@@ -249,10 +253,11 @@ class Fidelities(Benchmark):
         return 1.0, 1.0
 
 
-def test_a_table_counts_increments() -> None:
-    results = run(nosh(levels=(12, 200), initial=4, batch=4, pool=8), TableOracle(Fidelities()))
+@pytest.mark.parametrize(("one", "epochs"), [(True, 188.0), (False, 200.0)])
+def test_a_table_counts_increments_of_one_training_and_the_whole_of_others(one: bool, epochs: float) -> None:
+    results = run(nosh(levels=(12, 200), initial=4, batch=4, pool=8), TableOracle(Fidelities(one)))
     assert [result.epochs for result in at(results, 0)] == [12.0] * 8
-    assert [(result.epochs, result.cost) for result in at(results, 1)] == [(188.0, 564.0)] * 4
+    assert [(result.epochs, result.cost) for result in at(results, 1)] == [(epochs, 3 * epochs)] * 4
 
 
 # --- what is learned

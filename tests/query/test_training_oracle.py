@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from toys import one_line
 
 from lightning_nas.arch import Genotype
-from lightning_nas.data import DigitsDataModule
+from lightning_nas.data import BilevelDataModule, DigitsDataModule
+from lightning_nas.data.augment import Augment
+from lightning_nas.optimizers import SGDCosine
 from lightning_nas.oracles import TrainingOracle
 from lightning_nas.query import Evaluator, Processes, RandomSearch, Trial
 from lightning_nas.spaces import get_space
@@ -43,10 +45,12 @@ class Watch(Callback):
 
 
 class Kill(Callback):
-    """Ends the training within its second epoch."""
+    """Ends the training within its second epoch, if it is armed."""
+
+    armed: ClassVar[bool] = False
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if trainer.current_epoch == 1:
+        if self.armed and trainer.current_epoch == 1:
             raise RuntimeError("killed")
 
 
@@ -55,15 +59,22 @@ def _nothing_seen() -> None:
     Watch.epochs.clear()
 
 
-def oracle(folder: Path, *callbacks: Callback, **settings: Any) -> TrainingOracle:
+def oracle(folder: Path, data: L.LightningDataModule | None = None, **settings: Any) -> TrainingOracle:
     """The score is the loss on the validation pictures, negated, to the last bit."""
-    options = {"limit_train_batches": 3, "callbacks": [Watch(), *callbacks]}
+    options = {"limit_train_batches": 3, "callbacks": [Watch(), Kill()]}
     small: dict[str, Any] = {"channels": 4, "cells": 1, "monitor": "val/loss", "scale": -1.0, "trainer": options}
-    return TrainingOracle(SPACE, DigitsDataModule(), 4, folder, **small | settings)
+    return TrainingOracle(SPACE, data or DigitsDataModule(), 4, folder, **small | settings)
+
+
+def killed(asked: TrainingOracle, trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(Kill, "armed", True)
+        asked(trial)
 
 
 def weights(folder: Path, number: int) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = torch.load(folder / f"trial-{number:06d}.ckpt", weights_only=True)["state_dict"]
+    (path,) = folder.glob(f"trial-{number:06d}-*.ckpt")
+    state: dict[str, Tensor] = torch.load(path, weights_only=True)["state_dict"]
     return state
 
 
@@ -118,11 +129,12 @@ def test_a_rung_may_go_beyond_the_full_training_and_a_part_of_it_may_not(tmp_pat
 
 
 @pytest.mark.parametrize("schedule", ["full", "rung"])
-def test_a_killed_training_goes_on_from_its_last_whole_epoch(schedule: str, tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_from_its_last_whole_epoch(
+    schedule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trial = Trial(0, CELL, 3.0)
     straight = oracle(tmp_path / "whole", schedule=schedule)(trial)
-    with pytest.raises(RuntimeError, match="killed"):
-        oracle(tmp_path / "killed", Kill(), schedule=schedule)(trial)
+    killed(oracle(tmp_path / "killed", schedule=schedule), trial, monkeypatch)
     Watch.epochs.clear()
     resumed = oracle(tmp_path / "killed", schedule=schedule)(trial)
     assert numbers() == [1, 2]
@@ -146,10 +158,77 @@ def test_checkpoints_of_another_search_are_not_gone_on_from(tmp_path: Path) -> N
     assert other_seed.score != straight.score
 
 
+class Slow(Callback):
+    """A setting of a callback that may change what is learnt."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+
+OTHER_SETTINGS: dict[str, dict[str, Any]] = {
+    "training": {"training": {"auxiliary_weight": 0.0, "drop_path": 0.5}},
+    "channels": {"channels": 8},
+    "cells": {"cells": 2},
+    "schedule": {"schedule": "rung"},
+    "epochs of a trainer": {"trainer": {"limit_train_batches": 2, "callbacks": [Watch(), Kill()]}},
+    "a callback": {"trainer": {"limit_train_batches": 3, "callbacks": [Watch(), Kill(), Slow(0.5)]}},
+    "its setting": {"trainer": {"limit_train_batches": 3, "callbacks": [Watch(), Kill(), Slow(0.25)]}},
+    "data": {"data": DigitsDataModule(val_fraction=0.25)},
+    "seed of the data": {"data": DigitsDataModule(seed=1)},
+    "augmentation": {"data": DigitsDataModule(augment=Augment(crop=2))},
+    "data in pairs": {"data": BilevelDataModule(DigitsDataModule())},
+    "module": {"build": str},
+    "part of a module": {"build": partial(str, encoding="a")},
+    "the same with another": {"build": partial(str, encoding="b")},
+}
+
+
+def test_settings_that_differ_have_checkpoints_of_their_own(tmp_path: Path) -> None:
+    paths = [oracle(tmp_path, **settings)._path(0) for settings in ({}, *OTHER_SETTINGS.values())]
+    assert len(set(paths)) == len(paths)
+    assert [oracle(tmp_path, **settings)._path(0) for settings in ({}, *OTHER_SETTINGS.values())] == paths
+    quiet = {"limit_train_batches": 3, "callbacks": [Watch(), Kill()], "enable_progress_bar": True, "devices": 2}
+    assert oracle(tmp_path, trainer=quiet)._path(0) == paths[0]
+    read = DigitsDataModule()
+    read.setup("fit")
+    assert oracle(tmp_path, read)._path(0) == paths[0]
+
+
+def test_another_learning_rate_in_the_same_folder_is_another_training(tmp_path: Path) -> None:
+    trial = Trial(0, CELL, 1.0)
+    plain = {"auxiliary_weight": 0.0, "drop_path": 0.0}
+    settings: list[dict[str, Any]] = [{"training": plain | {"w": SGDCosine(lr=lr, lr_min=0.0)}} for lr in (0.1, 1e-6)]
+    scores = [oracle(tmp_path, **given)(trial).score for given in settings]
+    assert scores[0] != scores[1]
+    assert numbers() == [0, 0]
+    assert oracle(tmp_path, **settings[0])(trial).score == scores[0]
+    assert numbers() == [0, 0]  # that of the first is still there
+
+
+@pytest.mark.parametrize("broken", [b"", b"no checkpoint", "half", "list"])
+def test_a_checkpoint_that_cannot_be_read_is_taken_as_absent(broken: bytes | str, tmp_path: Path) -> None:
+    asked, trials = oracle(tmp_path), (Trial(0, CELL, 1.0), Trial(1, CELL, 2.0, continues=0, trained=1.0))
+    scores = [asked(trial).score for trial in trials]
+    path = asked._path(1)
+    if broken == "list":
+        torch.save([1, 2], path)
+    else:
+        path.write_bytes(path.read_bytes()[:5000] if isinstance(broken, str) else broken)
+    Watch.epochs.clear()
+    with pytest.warns(UserWarning, match=r"trial-000001-.* cannot be read \(.*taken as absent"):
+        again = asked(trials[1])
+    assert (again.score, again.ok) == (scores[1], True)
+    assert numbers() == [1]
+    asked._path(0).write_bytes(b"")
+    path.unlink()
+    with pytest.warns(UserWarning, match="cannot be read"), pytest.raises(ValueError, match="no readable trial-000000"):
+        asked(trials[1])
+
+
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="trial 5 continues trial 2") as caught:
         oracle(tmp_path)(Trial(5, CELL, 3.0, continues=2, trained=1.0))
-    one_line(caught.value, "trial-000002.ckpt", "keep the folder")
+    one_line(caught.value, "trial-000002-", "keep the folder", "settings")
 
 
 @pytest.mark.parametrize("schedule", ["full", "rung"])
@@ -173,13 +252,12 @@ def test_a_relative_takes_over_what_fits(schedule: str, tmp_path: Path) -> None:
     assert not same(start, scratch)
 
 
-def test_a_killed_training_of_a_relative_goes_on_too(tmp_path: Path) -> None:
+def test_a_killed_training_of_a_relative_goes_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = Trial(0, CELL, 1.0), Trial(1, RELATIVE, 3.0, continues=0, trained=1.0)
     whole = oracle(tmp_path / "whole")
     straight = [whole(trial).score for trial in trials]
     oracle(tmp_path / "killed")(trials[0])
-    with pytest.raises(RuntimeError, match="killed"):
-        oracle(tmp_path / "killed", Kill())(trials[1])
+    killed(oracle(tmp_path / "killed"), trials[1], monkeypatch)
     Watch.epochs.clear()
     resumed = oracle(tmp_path / "killed")(trials[1])
     assert numbers() == [1]
@@ -255,7 +333,8 @@ def test_a_module_of_your_own(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:
-    for wrong in ({"monitor": "val/f1"}, {"test": "test/f1"}):
+    unknown: list[dict[str, Any]] = [{"monitor": "val/f1"}, {"test": "test/f1"}]
+    for wrong in unknown:
         with pytest.raises(ValueError, match="the module logs only") as caught:
             oracle(tmp_path, **wrong)(Trial(0, CELL, 1.0))
         one_line(caught.value, *wrong.values(), "val/acc", "val/loss")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +14,12 @@ from lightning_nas.arch import Genotype
 from lightning_nas.spaces import Space, get_space
 from lightning_nas.spaces.operation_graph import OperationGraph
 
-__all__ = ["Encoded", "Encoder", "Graphs", "join", "select"]
+__all__ = ["KINDS", "Encoded", "Encoder", "Graphs", "Kind", "join", "select"]
+
+Kind = Literal["features", "graphs", "tokens"]
+"""What is encoded: numbers that say how much, graphs, or numbers that stand for words."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,12 @@ class Encoder(ABC):
 
     Args:
         space: Name of a search space, or a space.
+
+    Attributes:
+        makes: What it makes, so that a search can refuse a predictor that works on something else.
     """
+
+    makes: Kind = "features"
 
     def __init__(self, space: str | Space) -> None:
         self.space = get_space(space)

@@ -29,6 +29,8 @@ class GraphEncoder(Encoder):
         (torch.Size([1, 8, 8]), 10, 7)
     """
 
+    makes = "graphs"
+
     def __init__(self, space: str | Space = "nasbench201", prune: bool = False) -> None:
         super().__init__(space)
         self.prune = prune

@@ -31,6 +31,9 @@ class ScoreEncoder(Encoder):
         rest: Encoder of further features.
         worst: What stands for a score that is not finite, such as that of a cell without a path.
 
+    Raises:
+        ValueError: If the encoder of the rest makes no features.
+
     Example:
         >>> import random
         >>> encoder = ScoreEncoder("nasbench201", lambda genotype: sum(k for k, in genotype.picks.values()))
@@ -46,6 +49,8 @@ class ScoreEncoder(Encoder):
         worst: float = -1e8,
     ) -> None:
         super().__init__(space)
+        if rest is not None and rest.makes != "features":
+            raise ValueError(f"{type(rest).__name__} makes {rest.makes}; give an encoder of features as rest=")
         self.score, self.rest, self.worst = score, rest, worst
 
     def encode(self, genotypes: Sequence[Genotype]) -> Tensor:

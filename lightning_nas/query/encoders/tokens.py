@@ -54,6 +54,8 @@ class TokenEncoder(Encoder):
         ('nor_conv_3x3', True)
     """
 
+    makes = "tokens"
+
     def __init__(self, space: str | Space = "nasbench201") -> None:
         super().__init__(space)
         self._members = frozenset(self.space.members) if isinstance(self.space, RestrictedSpace) else None

@@ -12,8 +12,8 @@ from torch import Tensor
 from lightning_nas.arch import Genotype
 from lightning_nas.query.encoders.base import Encoder, Graphs
 from lightning_nas.query.encoders.graph import GraphEncoder
+from lightning_nas.query.enumeration import all_members
 from lightning_nas.spaces import Space
-from lightning_nas.spaces.restricted import RestrictedSpace
 
 __all__ = ["Direction", "WLEncoder", "subtree_features"]
 
@@ -146,7 +146,9 @@ class WLEncoder(Encoder):
 
     def _found(self) -> list[dict[_Name, int]]:
         """The numbers of the labels that each refinement gives."""
-        batch = self.graphs.encode(_some(self.space, self.number, random.Random(self.seed)))  # noqa: S311
+        rng = random.Random(self.seed)  # noqa: S311
+        some = all_members(self.space, self.number) or [self.space.sample(rng) for _ in range(self.number)]
+        batch = self.graphs.encode(some)
         labels, tables = batch.labels, []
         for _ in range(self.depth):
             names, found = _refined(batch, labels, self.direction)
@@ -159,18 +161,3 @@ class WLEncoder(Encoder):
         sides = 2 if self.direction == "both" else 1
         parts = [rows[:, :1].tolist(), *(part.tolist() for part in rows[:, 1:].chunk(sides, dim=1))]
         return [tuple(tuple(k for k in part if k >= 0) for part in name) for name in zip(*parts, strict=True)]
-
-
-def _some(space: Space, number: int, rng: random.Random) -> Sequence[Genotype]:
-    """All architectures of a space that has at most so many, else as many random ones."""
-    if isinstance(space, RestrictedSpace):
-        return space.members if len(space.members) <= number else [space.sample(rng) for _ in range(number)]
-    drawn = [space.sample(rng) for _ in range(number)]
-    every, left = {drawn[0]: None}, [drawn[0]]  # from neighbor to neighbor
-    while left:
-        new = [genotype for genotype in space.neighbors(left.pop()) if genotype not in every]
-        every.update(dict.fromkeys(new))
-        left += new
-        if len(every) > number:
-            return drawn
-    return list(every)

@@ -44,6 +44,8 @@ class Boosting(Predictor):
         [0, 1, 2, 3, 4, 5, 6, 7]
     """
 
+    takes = ("features",)
+
     def __init__(
         self, members: int = 5, trees: int = 100, depth: int = 3, lr: float = 0.1, subsample: float = 0.8
     ) -> None:
@@ -56,8 +58,9 @@ class Boosting(Predictor):
 
     def fit(self, x: Encoded, y: Tensor, seed: int = 0) -> Self:
         """Grow all trees anew."""
+        known, y = features(x, self).numpy(), self.checked_scores(x, y)
         self.scale = Scale.of(y)
-        known, target = features(x, self).numpy(), self.scale.to(y).numpy()
+        target = self.scale.to(y).numpy()
         part = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).numpy() % max(2, self.members)
         self.models = []
         for member, own in enumerate(member_seeds(seed, self.members)):
@@ -78,5 +81,5 @@ class Boosting(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """Mean and population deviation over the members; a joint draw is one member."""
-        models, asked = learned(self.models or None), features(x, self).numpy()
+        models, asked = learned(self.models or None), features(self.checked_rows(x), self).numpy()
         return over_members(self.scale.back(torch.stack([torch.from_numpy(model.predict(asked)) for model in models])))

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_nas.query.encoders.base import Encoded
+from lightning_nas.query.encoders.base import KINDS, Encoded, Kind
 from lightning_nas.query.predictors.base import features
 
 __all__ = ["Correlation", "Matern"]
@@ -21,10 +21,12 @@ class Correlation(ABC):
     them, once; `matrix` the rest.
 
     Attributes:
+        takes: What is compared, see `Predictor.takes`.
         variants: Number of correlations of the kind among which the most likely is chosen.
         positive: Whether each matrix of correlations is positive semi-definite whatever the architectures.
     """
 
+    takes: tuple[Kind, ...] = KINDS
     variants: int = 1
     positive: bool = True
 
@@ -74,6 +76,8 @@ class Matern(Correlation):
         >>> Matern().matrix(compared, torch.full((1, 2), 5.0)).round(decimals=4)
         tensor([[[1.0000, 0.5240]]], dtype=torch.float64)
     """
+
+    takes = ("features",)
 
     def compare(self, a: Encoded, b: Encoded) -> tuple[Tensor, ...]:
         """The features themselves, in double precision."""

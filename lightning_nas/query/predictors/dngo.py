@@ -43,6 +43,8 @@ class DNGO(Predictor):
         True
     """
 
+    takes = ("features",)
+
     def __init__(self, layers: int = 3, width: int = 128, lr: float = 0.01, passes: int = 100, batch: int = 10) -> None:
         if min(layers, width, passes, batch) < 1 or lr <= 0:
             given = f"layers={layers}, width={width}, lr={lr}, passes={passes}, batch={batch}"
@@ -54,8 +56,9 @@ class DNGO(Predictor):
 
     def fit(self, x: Encoded, y: Tensor, seed: int = 0) -> Self:
         """Train the network anew, then the regression on its last hidden layer."""
+        known, y = features(x, self).float(), self.checked_scores(x, y)
         self.scale = Scale.of(y)
-        known, target = features(x, self).float(), self.scale.to(y)
+        target = self.scale.to(y)
         spread = known.std(dim=0, correction=0)
         self.center, self.spread = known.mean(dim=0), torch.where(spread > 1e-8, spread, 1.0)
         model = BatchedMLP(
@@ -79,6 +82,6 @@ class DNGO(Predictor):
     def predict(self, x: Encoded) -> Prediction:
         """Mean and standard deviation, noise included; a joint draw is one draw of the regression's weights."""
         (network, linear), scale = learned(self.fitted), self.scale
-        hidden = network.hidden(self._standard(features(x, self).float()))[0]
+        hidden = network.hidden(self._standard(features(self.checked_rows(x), self).float()))[0]
         mean, std = linear.predict(hidden)
         return Prediction(scale.back(mean), scale.width * std, lambda rng: scale.back(linear.draw(hidden, rng)))

@@ -79,6 +79,7 @@ class GaussianProcess(Predictor):
         if find_spec("gpytorch") is None:
             raise ModuleNotFoundError("GaussianProcess needs gpytorch: pip install 'lightning-nas[bo]'")
         self.correlation = Matern() if correlation is None else correlation
+        self.takes = self.correlation.takes
         self.steps, self.lr, self.noise, self.scale, self.target = steps, lr, noise, scale, target
         self.posterior: Posterior | None = None
 
@@ -86,7 +87,7 @@ class GaussianProcess(Predictor):
         """Learn anew; nothing is random, so the seed does not matter."""
         from lightning_nas.query.predictors.processes import Compared, Process, known_matrix, learn
 
-        scores = self._target(y.detach().double())
+        scores = self._target(self.checked_scores(x, y).detach().double())
         scale = Scale.of(scores)
         compared = self.correlation.compare(x, x)
         kernel = Compared(self.correlation, compared)
@@ -107,7 +108,7 @@ class GaussianProcess(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """The process without noise: mean, deviation and joint draws, on the scale of scores."""
-        known = learned(self.posterior)
+        known, x = learned(self.posterior), self.checked_rows(x)
         cross = self._covariance(x, known.x, known)
         rest = torch.linalg.solve_triangular(known.root, cross.T, upper=False)
         mean = known.scale.back(cross @ known.weights)

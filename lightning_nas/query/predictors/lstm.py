@@ -119,6 +119,8 @@ class LSTMPredictor(Predictor):
         [0, 1, 2, 3]
     """
 
+    takes = ("tokens",)
+
     def __init__(
         self,
         vocabulary: int,
@@ -140,7 +142,8 @@ class LSTMPredictor(Predictor):
         self.scale = Scale(0.0, 1.0)
 
     def fit(self, x: Encoded, y: Tensor, seed: int = 0) -> Self:  # noqa: D102
-        strings, self.scale = tokens(x, self.vocabulary, self), unit_scale(y)
+        strings, y = tokens(x, self.vocabulary, self), self.checked_scores(x, y)
+        self.scale = unit_scale(y)
         targets = self.scale.to(y).float()
         order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
         self.models = []
@@ -160,7 +163,7 @@ class LSTMPredictor(Predictor):
     def predict(self, x: Encoded) -> Prediction:
         """Mean and population deviation over the members; a joint draw is one member."""
         models = learned(self.models or None)
-        parts = torch.split(tokens(x, self.vocabulary, self), _CHUNK)
+        parts = torch.split(tokens(self.checked_rows(x), self.vocabulary, self), _CHUNK)
         with torch.no_grad():
             found = torch.stack([torch.cat([model(part) for part in parts]) for model in models])
         return over_members(self.scale.back(found.double()))

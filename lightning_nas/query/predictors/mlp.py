@@ -150,6 +150,8 @@ class MLPEnsemble(Predictor):
         [0, 1, 2, 3, 4, 5, 6, 7]
     """
 
+    takes = ("features",)
+
     def __init__(
         self,
         members: int = 5,
@@ -179,8 +181,9 @@ class MLPEnsemble(Predictor):
         Raises:
             ValueError: If `x` is graphs, there are no finite scores, or a score reaches the bound.
         """
+        known, y = features(x, self).float(), self.checked_scores(x, y)
         self.scale = Scale.of(y)
-        known, target = features(x, self).float(), self.scale.to(y)
+        target = self.scale.to(y)
         model = BatchedMLP(
             known,
             target.float(),
@@ -204,4 +207,4 @@ class MLPEnsemble(Predictor):
     def predict(self, x: Encoded) -> Prediction:
         """Mean and population deviation over the members; a joint draw is one member."""
         model = learned(self.model)
-        return over_members(self.scale.back(model(features(x, self).float()).double()))
+        return over_members(self.scale.back(model(features(self.checked_rows(x), self).float()).double()))

@@ -71,6 +71,8 @@ class NAOPredictor(Predictor):
         ([0, 1, 2, 3], True)
     """
 
+    takes = ("tokens",)
+
     def __init__(
         self,
         vocabulary: int,
@@ -104,7 +106,8 @@ class NAOPredictor(Predictor):
         self.scale = Scale(0.0, 1.0)
 
     def fit(self, x: Encoded, y: Tensor, seed: int = 0) -> Self:  # noqa: D102
-        strings, self.scale = tokens(x, self.vocabulary, self), unit_scale(y)
+        strings, y = tokens(x, self.vocabulary, self), self.checked_scores(x, y)
+        self.scale = unit_scale(y)
         with seeded_torch(seed):
             network = NAONetwork(self.vocabulary, self.hidden, self.embedding, self.layers, self.width, self.dropout)
         self.network = self._train(network, strings, self.scale.to(y).float(), self.passes, seed)
@@ -116,7 +119,7 @@ class NAOPredictor(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """The scores, without uncertainty."""
-        network, strings = self._fitted(), tokens(x, self.vocabulary, self)
+        network, strings = self._fitted(), self._strings(x)
         with torch.no_grad():
             mean = self.scale.back(network.score(network.read(strings)).double())
         return Prediction(mean, torch.zeros_like(mean))
@@ -133,14 +136,18 @@ class NAOPredictor(Predictor):
             allowed: ``(length, vocabulary)`` booleans: which tokens may stand in each place; ``None`` for all.
 
         Raises:
-            ValueError: Before `fit`.
+            ValueError: Before `fit`, or if they are not as long as those that were learned from.
         """
-        network, strings = self._fitted(), tokens(x, self.vocabulary, self)
+        network, strings = self._fitted(), self._strings(x)
         with torch.no_grad():
             return network.write(network.move(network.read(strings), eta), allowed)
 
     def _fitted(self) -> NAONetwork:
         return learned(self.network)
+
+    def _strings(self, x: Encoded) -> Tensor:
+        """Strings as long as those that were learned from."""
+        return tokens(self.checked_rows(x), self.vocabulary, self)
 
 
 class SemiNASPredictor(NAOPredictor):
@@ -189,7 +196,7 @@ class SemiNASPredictor(NAOPredictor):
         network = super().fit(x, y, seed)._fitted()
         if self.unlabelled is None:
             return self
-        strings, others = tokens(x, self.vocabulary, self), tokens(self.unlabelled, self.vocabulary, self)
+        strings, others, y = self._strings(x), self._strings(self.unlabelled), self.checked_scores(x, y)
         with torch.no_grad():
             guessed = network.score(network.read(others))
         both = torch.cat([strings.repeat(self.copies, 1), others])

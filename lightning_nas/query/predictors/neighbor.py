@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_nas.query.encoders.base import Encoded
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features, learned
+from lightning_nas.query.predictors.base import Prediction, Predictor, features, learned
 
 __all__ = ["NearestNeighbor"]
 
@@ -28,6 +28,8 @@ class NearestNeighbor(Predictor):
         tensor([2.])
     """
 
+    takes = ("features",)
+
     def __init__(self, k: int = 3) -> None:
         if k < 1:
             raise ValueError(f"k={k}: give at least one neighbor")
@@ -36,13 +38,13 @@ class NearestNeighbor(Predictor):
 
     def fit(self, x: Encoded, y: Tensor, seed: int = 0) -> Self:
         """Keep the labels."""
-        Scale.of(y)
-        self.known = features(x, self).float(), y
+        known = features(x, self).float()
+        self.known = known, self.checked_scores(x, y)
         return self
 
     def predict(self, x: Encoded) -> Prediction:
         """Mean and deviation over the neighbors."""
         known, scores = learned(self.known)
-        nearest = torch.cdist(features(x, self).float(), known).argsort(dim=1, stable=True)[:, : self.k]
-        near = scores[nearest]
+        distance = torch.cdist(features(self.checked_rows(x), self).float(), known)
+        near = scores[distance.argsort(dim=1, stable=True)[:, : self.k]]
         return Prediction(near.mean(dim=1), near.std(dim=1, correction=0))

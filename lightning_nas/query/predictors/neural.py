@@ -39,7 +39,9 @@ class NeuralPredictor(Predictor):
         batch: Architectures of a mini-batch.
         passes: Passes over the labels.
         quantile: Share of the labels that a classifier learns to sort out.
-        threshold: The score instead from which on architectures are good (NAS-Bench-101: 91 %).
+        threshold: The score instead from which on architectures are good (NAS-Bench-101: 91 %). A fit whose labels all
+            reach it, or all miss it, has nothing to sort out: there is no classifier then, and the regressor learns
+            from all labels.
 
     Raises:
         ValueError: If a number is out of its range, or both `quantile` and `threshold` are given.
@@ -50,6 +52,8 @@ class NeuralPredictor(Predictor):
         >>> predictor.predict(graphs).mean.round().tolist()[:2]
         [90.0, 91.0]
     """
+
+    takes = ("graphs",)
 
     def __init__(
         self,
@@ -80,8 +84,7 @@ class NeuralPredictor(Predictor):
 
     def fit(self, x: Encoded, y: Tensor, seed: int = 0) -> Self:
         """Learn to sort out, if asked, then to regress."""
-        known = trimmed(checked(x, self))
-        Scale.of(y)
+        known, y = trimmed(checked(x, self)), self.checked_scores(x, y)
         self.classifier, good = None, torch.ones_like(y, dtype=torch.bool)
         if self.quantile is not None:
             good = y >= torch.quantile(y, self.quantile)
@@ -112,7 +115,7 @@ class NeuralPredictor(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """Expected scores, without uncertainty."""
-        regressor, asked = learned(self.regressor), checked(x, self)
+        regressor, asked = learned(self.regressor), checked(self.checked_rows(x), self)
         mean = self.scale.back(embed(regressor, asked).double())
         if self.classifier is not None:
             mean = torch.where(embed(self.classifier, asked) >= 0, mean, self.rest)

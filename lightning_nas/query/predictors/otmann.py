@@ -141,6 +141,7 @@ class OTMANN(Correlation):
         tensor([[0., 2.], [2., 0.]], dtype=torch.float64)
     """
 
+    takes = ("graphs",)
     positive = False
 
     def __init__(

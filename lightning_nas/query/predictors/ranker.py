@@ -69,6 +69,8 @@ class Ranker(Predictor):
         [0, 1, 2, 3, 4, 5, 6, 7]
     """
 
+    takes = ("graphs",)
+
     def __init__(
         self,
         network: Network | None = None,
@@ -109,7 +111,7 @@ class Ranker(Predictor):
 
     def fit(self, x: Encoded, y: Tensor, seed: int = 0) -> Self:
         """Learn the order."""
-        known = trimmed(checked(x, self))
+        known, y = trimmed(checked(x, self)), self.checked_scores(x, y)
         labels = Scale.of(y).to(y).float()
         self.fitted = [self._member(known, labels, self.members * seed + k) for k in range(self.members)]
         return self
@@ -131,7 +133,7 @@ class Ranker(Predictor):
 
     def predict(self, x: Encoded) -> Prediction:
         """Ratings; their deviation over the members, of which a joint draw is one."""
-        fitted, asked = learned(self.fitted or None), checked(x, self)
+        fitted, asked = learned(self.fitted or None), checked(self.checked_rows(x), self)
         with torch.no_grad():
             return over_members(torch.stack([self._rate(member, asked) for member in fitted]).double())
 

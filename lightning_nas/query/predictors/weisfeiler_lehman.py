@@ -41,6 +41,8 @@ class WeisfeilerLehman(Correlation):
         tensor([[[1.0000, 0.7071], [0.7071, 1.0000]]], dtype=torch.float64)
     """
 
+    takes = ("graphs",)
+
     def __init__(self, heights: Sequence[int] = (1, 2, 3), direction: Direction = "in") -> None:
         if not heights or min(heights) < 0 or direction not in ("in", "out", "both"):
             raise ValueError(

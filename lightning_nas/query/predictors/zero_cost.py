@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_nas.query.encoders.base import Encoded
-from lightning_nas.query.predictors.base import Prediction, Predictor, Scale, features, learned
+from lightning_nas.query.predictors.base import Prediction, Predictor, features, learned
 
 __all__ = ["ZeroCost"]
 
@@ -28,21 +28,30 @@ class ZeroCost(Predictor):
     Args:
         rest: Predictor that learns the residuals from the other features; ``None`` for the score alone.
 
+    Raises:
+        ValueError: If the rest does not learn from features.
+
     Example:
         >>> x = torch.tensor([[1e9, 0.0], [3.0, 1.0], [7.0, 0.0]])
         >>> ZeroCost().fit(x, torch.tensor([1.0, 2.0, 3.0])).predict(x).mean.argsort(descending=True)
         tensor([0, 2, 1])
     """
 
+    takes = ("features",)
+
     def __init__(self, rest: Predictor | None = None) -> None:
+        if rest is not None and "features" not in rest.takes:
+            raise ValueError(
+                f"{type(rest).__name__} takes {' or '.join(rest.takes)}; give a predictor on features as rest="
+            )
         self.rest = rest
         self.scores: Tensor | None = None  # of the labelled architectures, sorted
         self.line = (0.0, 0.0)
 
     def fit(self, x: Encoded, y: Tensor, seed: int = 0) -> Self:
         """Learn the line, and let the rest learn what it leaves."""
-        Scale.of(y)
         first, others = _split(features(x, self))
+        y = self.checked_scores(x, y)
         self.scores = first.sort().values
         if self.rest is not None:
             if not others.shape[1]:
@@ -58,7 +67,7 @@ class ZeroCost(Predictor):
     def predict(self, x: Encoded) -> Prediction:
         """The score, or the line at its rank and what the rest says."""
         scores = learned(self.scores)
-        first, others = _split(features(x, self))
+        first, others = _split(features(self.checked_rows(x), self))
         if self.rest is None:
             return Prediction(first, torch.zeros_like(first))
         prediction = self.rest.predict(others)

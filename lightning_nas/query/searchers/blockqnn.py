@@ -65,6 +65,11 @@ class BlockQNN(QLearning):
         super().__init__(own, schedule, alpha, 1.0, 0.0, replays, batch, shaped=True, budget=budget, seed=seed)
         self.mu, self.rho = mu, rho
 
+    def objection(self, result: Result) -> str | None:
+        """FLOPs that have no logarithm."""
+        flops = result.metrics.get("flops", 1.0)
+        return None if math.isfinite(flops) and flops > 0 else f"the metric 'flops' is {flops}; it must be positive"
+
     def reward(self, result: Result) -> float:
         """The corrected accuracy as a fraction."""
         value = result.score

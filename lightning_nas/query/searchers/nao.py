@@ -123,6 +123,8 @@ class NAO(PredictorSearch):
         budget: float | None = None,
         seed: int = 0,
     ) -> None:
+        if pool is not None and pool < batch:
+            raise ValueError(f"pool={pool}, batch={batch}: of the pool a batch is tried; give at least as large a pool")
         encoder = TokenEncoder(space)
         predictor = NAOPredictor(len(encoder.vocabulary), hidden, embedding, layers, width, passes=passes)
         proposal = GradientSteps(encoder, predictor, batch if pool is None else pool, seeds, steps)

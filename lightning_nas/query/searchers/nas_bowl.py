@@ -26,12 +26,15 @@ class NASBOWL(PredictorSearch):
 
     Args:
         space: Name of a search space, or a space.
-        pool: Candidates of a turn.
+        pool: Candidates of a turn, at least 2.
         steps: Steps of Adam at each fit.
         initial: Random architectures at the start.
         batch: Architectures of a turn.
         budget: Epochs of each trial; ``None`` for full training.
         seed: Seed of all random choices.
+
+    Raises:
+        ValueError: If a number is not positive, or `pool` is less than 2.
 
     Example:
         >>> NASBOWL("nasbench201").ask()[0].genotype.space
@@ -48,6 +51,8 @@ class NASBOWL(PredictorSearch):
         budget: float | None = None,
         seed: int = 0,
     ) -> None:
+        if pool < 2:
+            raise ValueError(f"pool={pool}: one half are mutants and one half random; give at least 2")
         process = GaussianProcess(WeisfeilerLehman(), steps, 0.1, noise=(1e-5, 0.01), scale=False, target="log_error")
         proposal = Mixture(Mutants(pool - pool // 2, parents=10), RandomPool(pool // 2))
         encoder = GraphEncoder(space, prune=True)

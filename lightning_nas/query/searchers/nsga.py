@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -150,16 +151,15 @@ class NSGA2(Generational):
         """What is to be small."""
         return result.metrics[self.cost], -result.score
 
-    def observe(self, result: Result) -> None:
-        """Keep the result, and bring the front up to date.
-
-        Raises:
-            ValueError: If the result lacks the cost.
-        """
+    def objection(self, result: Result) -> str | None:
+        """A result without the cost has no place among the others."""
         if self.cost not in result.metrics:
-            raise ValueError(
-                f"cost={self.cost!r}: the oracle's results have no such metric, only {sorted(result.metrics)}"
-            )
+            return f"cost={self.cost!r}: the oracle's results have no such metric, only {sorted(result.metrics)}"
+        value = result.metrics[self.cost]
+        return None if math.isfinite(value) else f"cost={self.cost!r}: the metric is {value}"
+
+    def observe(self, result: Result) -> None:
+        """Keep the result, and bring the front up to date."""
         super().observe(result)
         cost, loss = self._point(result)
         points = [self._point(other) for other in self._front]

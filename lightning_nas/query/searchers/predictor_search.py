@@ -14,7 +14,8 @@ from torch import Tensor
 from lightning_nas.arch import Genotype
 from lightning_nas.query.acquisition import Acquisition, Mean
 from lightning_nas.query.encoders.base import Encoder
-from lightning_nas.query.predictors.base import Predictor
+from lightning_nas.query.enumeration import all_members
+from lightning_nas.query.predictors.base import Predictor, check_pair
 from lightning_nas.query.proposals import Proposal, RandomPool, canonical
 from lightning_nas.query.searcher import Searcher
 from lightning_nas.query.trial import Result, Trial
@@ -88,7 +89,8 @@ class PredictorSearch(Searcher):
     candidates, those that were tried before are left out (of equal architectures all), the acquisition rates the
     predictions, and the choice takes the next `batch`. A turn waits for the results of the one before. What a turn
     does depends on the labels and its seed alone, so a search goes on after a stop as if there had been none.
-    Failed trials are not learned from, and not tried again.
+    Failed trials are not learned from, and not tried again. No architecture is tried twice: a search is at its end when
+    a space of up to 20,000 has none left, or 101 random ones of a larger space were all tried.
 
     Reference: Wen et al., "Neural Predictor for Neural Architecture Search", ECCV 2020; White, Neiswanger and Savani,
     "BANANAS", AAAI 2021.
@@ -106,7 +108,7 @@ class PredictorSearch(Searcher):
         seed: Seed of all random choices.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: If a number is not positive, or the predictor does not learn from what the encoder makes.
 
     Example:
         >>> from lightning_nas.query.encoders import AdjacencyEncoder
@@ -135,6 +137,7 @@ class PredictorSearch(Searcher):
         super().__init__(encoder.space, seed)
         if initial < 1 or batch < 1:
             raise ValueError(f"initial={initial}, batch={batch}: both must be at least 1")
+        check_pair(encoder, predictor)
         self.encoder, self.predictor = encoder, predictor
         self.acquisition = Mean() if acquisition is None else acquisition
         self.proposal = RandomPool() if proposal is None else proposal
@@ -147,11 +150,12 @@ class PredictorSearch(Searcher):
 
     def propose(self) -> Trial | None:
         """A random architecture at the start, then those of the turn; ``None`` while it waits, or with none left."""
+        genotype = None
         if self.asked < self.initial:
             genotype = self._fresh()
         elif self.queue or (not self.pending and self._next_turn()):
             genotype = self.queue.pop(0)
-        else:
+        if genotype is None:
             return None
         self.tried.add(self.key(genotype))
         return self.trial(genotype, self.budget, turn=self.turn)
@@ -160,20 +164,24 @@ class PredictorSearch(Searcher):
         """What all equal architectures share."""
         return canonical(self.space, genotype) if self.equal else genotype
 
-    def _fresh(self) -> Genotype:
-        """A random architecture, one that was not tried if there is one soon."""
-        genotype = self.space.sample(self.rng)
-        for _ in range(100):
-            if self.key(genotype) not in self.tried:
-                break
+    def _fresh(self) -> Genotype | None:
+        """A random architecture that was not tried; of a small space any that is left, ``None`` if none is found."""
+        for _ in range(101):
             genotype = self.space.sample(self.rng)
-        return genotype
+            if self.key(genotype) not in self.tried:
+                return genotype
+        left = [genotype for genotype in all_members(self.space) if self.key(genotype) not in self.tried]
+        return self.rng.choice(left) if left else None
 
     def _next_turn(self) -> bool:
         """Choose the next batch; whether there is any."""
         self.turn += 1
-        self.queue = self.chosen(self.batch) if self.labels else [self._fresh()]
+        self.queue = self.chosen(self.batch) if self.labels else self._one_fresh()
         return bool(self.queue)
+
+    def _one_fresh(self) -> list[Genotype]:
+        """One random architecture, or none where none is left."""
+        return [] if (genotype := self._fresh()) is None else [genotype]
 
     def chosen(self, count: int) -> list[Genotype]:
         """Learn from the labels, rate candidates, and choose.
@@ -194,7 +202,7 @@ class PredictorSearch(Searcher):
             key = self.key(genotype)
             if key not in self.tried:
                 new.setdefault(key, genotype)
-        return list(new.values()) or ([fresh] if self.key(fresh := self._fresh()) not in self.tried else [])
+        return list(new.values()) or self._one_fresh()
 
     def learn(self) -> None:
         """Let the predictor learn from all labels."""

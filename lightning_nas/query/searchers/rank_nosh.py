@@ -43,9 +43,9 @@ class RankNOSH(PredictorSearch):
     The publication says that the GIN of its ranker may be pretrained without labels, as in arch2vec; here it is not.
 
     A trial `continues` the one below, so an oracle that trains pays the increment alone. The tables of NAS-Bench-201
-    have for 12 epochs a training of its own, with its own learning rates; going on from it to 200 is nevertheless
-    counted as 188 epochs. A failed trial is not promoted; its place is lost, what it reached before stays known. Notes
-    of a trial: level and turn.
+    have for 12 epochs a training of its own, with its own learning rates, so there a `TableOracle` charges the 200
+    epochs that follow in full; the publication counts 188. A failed trial is not promoted; its place is lost, what
+    it reached before stays known. Notes of a trial: level and turn.
 
     Reference: Wang, Feng, Zhang and Fu, "RANK-NOSH: Efficient Predictor-Based Architecture Search via Non-Uniform
     Successive Halving", ICCV 2021.
@@ -150,7 +150,7 @@ class RankNOSH(PredictorSearch):
     def _random(self, count: int) -> list[Genotype]:
         """Random architectures; fewer where the space has no more."""
         chosen: list[Genotype] = []
-        while len(chosen) < count and self.key(genotype := self._fresh()) not in self.tried:
+        while len(chosen) < count and (genotype := self._fresh()) is not None:
             self.tried.add(self.key(genotype))
             chosen.append(genotype)
         return chosen

@@ -89,10 +89,9 @@ class TournamentEvolution(Searcher):
         """The newcomer joins."""
         self.population.append(result)
 
-    def _remember(self, result: Result) -> None:
+    def worth(self, result: Result) -> tuple[float, ...]:
         """The best score wins at any budget, as budgets grow with the generations."""
-        if self.best is None or result.score > self.best.score:
-            self.best = result
+        return (result.score,)
 
     def state(self) -> dict[str, Any]:  # noqa: D102
         return {"population": [individual.to_plain(self.space) for individual in self.population]}

@@ -13,6 +13,7 @@ from lightning_nas.query.acquisition import (
     Acquisition,
     ExpectedImprovement,
     IndependentThompson,
+    LogExpectedImprovement,
     ProbabilityOfImprovement,
     UpperConfidenceBound,
 )
@@ -57,6 +58,30 @@ def test_as_in_botorch() -> None:
     near = ours > 1e-8  # farther off the plain formula loses digits
     torch.testing.assert_close(ours[near].log(), BotorchLogEI(model, best_f=0.7)(x)[near], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(rate(ProbabilityOfImprovement(), mean, std, 0.7), BotorchPI(model, best_f=0.7)(x))
+
+
+def test_the_logarithm_is_that_of_expected_improvement_where_that_has_one() -> None:
+    mean, std = torch.meshgrid(
+        torch.linspace(-3, 3, 25, dtype=torch.float64), torch.linspace(0.1, 2, 9, dtype=torch.float64), indexing="ij"
+    )
+    plain = rate(ExpectedImprovement(0.1), mean.flatten(), std.flatten(), 0.7)
+    near = plain > 1e-6  # farther off the plain formula loses digits
+    assert near.sum() > 120
+    ours = rate(LogExpectedImprovement(0.1), mean.flatten(), std.flatten(), 0.7)
+    torch.testing.assert_close(ours[near], plain[near].log(), rtol=0, atol=1e-9)
+    sure = rate(LogExpectedImprovement(), [0.5, 0.0, -0.1, -0.2], [0.0] * 4)
+    assert sure[0].item() == pytest.approx(torch.tensor(0.5).log().item())
+    assert bool((sure.diff() < 0).all())
+
+
+def test_the_logarithm_keeps_an_order_that_expected_improvement_loses() -> None:
+    mean = -torch.logspace(-1, 7, 300, dtype=torch.float64)  # up to ten million deviations below the best
+    model = MockModel(MockPosterior(mean=mean[:, None, None], variance=torch.ones(300, 1, 1, dtype=torch.float64)))
+    expected = BotorchLogEI(model, best_f=0.0)(torch.zeros(300, 1, 1, dtype=torch.float64))
+    ours = rate(LogExpectedImprovement(), mean, torch.ones(300))
+    torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-7)
+    assert bool((ours.diff() < 0).all())
+    assert bool((rate(ExpectedImprovement(), mean[mean < -40], torch.ones(300)[mean < -40]) == 0).all())
 
 
 @pytest.mark.parametrize("acquisition", [ExpectedImprovement(), ProbabilityOfImprovement(), UpperConfidenceBound()])
