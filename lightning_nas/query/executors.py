@@ -111,7 +111,8 @@ class RayExecutor(Executor):
     Args:
         workers: Tasks at once on this machine; ``None`` for one a core. Ignored with an address.
         address: Address of a running cluster, ``"host:port"`` (``"auto"`` to find one on this machine); ``None`` to
-            start Ray here. Its machines must have this package and what the oracle needs. Where Ray is connected in
+            start Ray here. Its machines must have this package and what the oracle needs, and where the cluster
+            asks for a token, ``RAY_AUTH_MODE`` and ``RAY_AUTH_TOKEN`` must be set as there. Where Ray is connected in
             this process already, it is used as it is.
         cpus: Cores that a task reserves.
         gpus: Accelerators that a task reserves.

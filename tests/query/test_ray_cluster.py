@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -22,6 +23,8 @@ ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(HERE),
     "OMP_NUM_THREADS": "1",
     "RAY_worker_niceness": "0",  # otherwise workers starve beside other tests
+    "RAY_AUTH_MODE": "token",  # the cluster and who attaches to it share a secret
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
@@ -47,7 +50,7 @@ def cluster() -> Iterator[str]:
     """The address of a cluster of its own, which ends with the test."""
     port = free_port()
     ray = Path(sys.executable).with_name("ray")
-    command = [str(ray), "start", "--head", "--block", f"--port={port}", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
+    command = [str(ray), "start", "--head", "--block", f"--port={port}", "--num-cpus=2"]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(  # type: ignore[call-overload]
         [*command, "--include-dashboard=false"], env=ENVIRONMENT, start_new_session=True, **silent
@@ -70,7 +73,13 @@ def cluster() -> Iterator[str]:
 
 @pytest.mark.ddp
 def test_a_search_on_a_cluster_is_the_search_in_this_process(cluster: str) -> None:
-    script = [sys.executable, "-c", f"import test_ray_cluster as t; print(*t.searched({cluster!r}), sep='\\n')"]
+    script = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        f"import test_ray_cluster as t; print(*t.searched({cluster!r}), sep='\\n')",
+    ]
     done = subprocess.run(script, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == searched(None)
