@@ -11,7 +11,7 @@ from typing import cast
 from torch import Tensor
 
 from lightning_nas.arch import Genotype
-from lightning_nas.query.encoders import AdjacencyEncoder, Encoder, GraphEncoder, PathEncoder
+from lightning_nas.query.encoders import AdjacencyEncoder, Encoder, GraphEncoder, PathEncoder, WLEncoder
 from lightning_nas.query.encoders.arch2vec import Arch2Vec
 from lightning_nas.query.encoders.tokens import TokenEncoder
 from lightning_nas.query.predictors import NearestNeighbor, Predictor
@@ -65,8 +65,8 @@ def _kinds(encoder: Encoder) -> tuple[str, ...]:
 
 _FLAT: dict[str, Callable[[Space], Encoder]] = {
     "adjacency": AdjacencyEncoder,
-    "adjacency, equal ones alike": lambda space: AdjacencyEncoder(space, canonical=True),
     "ordinal adjacency": lambda space: AdjacencyEncoder(space, "ordinal"),
+    "WL features": WLEncoder,
     "path": PathEncoder,
     "truncated path": lambda space: BANANAS(space).encoder,
     "arch2vec": Arch2Vec,

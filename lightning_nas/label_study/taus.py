@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from lightning_nas.arch import Genotype
@@ -27,6 +28,7 @@ from lightning_nas.reports import require_writable
 
 __all__ = ["run_taus"]
 
+Floats = NDArray[np.float64]
 FIELDS = ("table", "learner", "dataset", "labels", "iterative", "seed", "ranked", "tau", "tau_best", "top", "seconds")
 
 
@@ -93,7 +95,7 @@ def _checked(
 
 
 @cache
-def _ground(table: str, dataset: str) -> tuple[Sequence[Genotype], np.ndarray[Any, np.dtype[np.float64]]]:
+def _ground(table: str, dataset: str) -> tuple[Sequence[Genotype], Floats]:
     """All architectures that differ, and their mean test accuracies."""
     of = world(table)
     members = of.members()
@@ -128,13 +130,28 @@ def measure(table: str, name: str, dataset: str, labels: int, iterative: bool, s
     best = truth >= np.quantile(truth, 0.9)
     measured = {
         "ranked": len(rows),
-        "tau": round(float(kendalltau(predicted, truth).statistic), 4),
-        "tau_best": round(float(kendalltau(predicted[best], truth[best]).statistic), 4),
+        "tau": tau_b(predicted, truth),
+        "tau_best": tau_b(predicted[best], truth[best]),
         "top": round(float(truth[np.argsort(-predicted, kind="stable")[:10]].max()), 3),
         "seconds": round(time.process_time() - start, 2),
     }
     row = {"table": table, "learner": name, "dataset": dataset, "labels": labels, "iterative": iterative, "seed": seed}
     return row | measured
+
+
+def tau_b(predicted: Floats, truth: Floats) -> float:
+    """Kendall's tau-b; 0 for a prediction that is the same for all, which ranks nothing.
+
+    Args:
+        predicted: ``(n,)``.
+        truth: ``(n,)``.
+
+    Example:
+        >>> tau_b(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])), tau_b(np.zeros(3), np.arange(3.0))
+        (0.3333, 0.0)
+    """
+    found = float(kendalltau(predicted, truth).statistic)
+    return 0.0 if np.isnan(found) else round(found, 4)
 
 
 def _drawn(of: World, dataset: str, labels: int, seed: int) -> tuple[Sequence[Genotype], list[float]]:
