@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ def compare(
     Args:
         recipes: Files of recipes with a QuerySearch over a TrainingOracle.
         out: Folder for histories, checkpoints and results.
-        epochs: Epochs of training in each search; the trial that reaches them is the last.
+        epochs: Epochs of training in each search; the trial that reaches them is the last, or one of 20 for each epoch
+            and 1,000 more, where trials fail.
         seeds: Searches of each recipe.
         test: Metric of a test that follows each training, for the report alone; null for none.
     """
@@ -66,7 +68,7 @@ def _run(path: str, seed: int, folder: Path, epochs: float, test: str | None) ->
     options = {
         "seed_everything": seed,
         "model.history": f"{name}.sqlite",
-        "model.trials": 1_000_000,
+        "model.trials": 1_000 + ceil(20 * epochs),  # an end for one whose trials fail, which cost no epochs
         "model.max_epochs_trained": epochs,
         "model.searcher.init_args.seed": seed,
         "model.oracle.init_args.seed": seed,
