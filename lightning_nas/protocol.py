@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from rich.progress import track
 
 from lightning_nas.benchmarks import NASBench201
 from lightning_nas.oracles import TableOracle
-from lightning_nas.query import BOHB, RandomSearch, RegularizedEvolution, Reinforce, Searcher
+from lightning_nas.query import BOHB, Processes, RandomSearch, RegularizedEvolution, Reinforce, Searcher
 from lightning_nas.reports import require_writable, write_report
 from lightning_nas.reports.regret import held
 
@@ -174,7 +172,7 @@ def run_protocol(
     setting["bohb"] = f"1.33, 4 and 12 epochs on {', '.join(curves) or 'none'}, else 12 alone"
     scale = {dataset: 1.0 if own_seconds else _relative_cost(_table(table), dataset) for dataset in datasets}
     calls = [(job, partial(_runs, *job, seeds.tolist(), table, seconds * scale[job[1]])) for job, seeds in chunks]
-    with ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else nullcontext() as pool:
+    with Processes(processes) if processes > 1 else nullcontext() as pool:
         started = [(job, call if pool is None else pool.submit(call).result) for job, call in calls]
         for job, wait in track(started, description=f"{runs} runs of each method"):
             found[job] += wait()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from rich.progress import track
+
+from lightning_nas.query import Processes
 
 __all__ = ["append_row", "read_rows", "run_all"]
 
@@ -32,7 +33,7 @@ def run_all(calls: Sequence[Callable[[], Row]], file: Path, names: Sequence[str]
         RuntimeError: At the end, if some calls failed, with their first reasons.
     """
     failed: list[str] = []
-    pool = ProcessPoolExecutor(processes, get_context("spawn")) if processes > 1 else None
+    pool = Processes(processes) if processes > 1 else None
     try:
         jobs = iter(calls) if pool is None else (future.result for future in as_completed(map(pool.submit, calls)))
         for job in track(jobs, total=len(calls), description=f"{len(calls)} runs"):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +17,7 @@ from lightning_nas.label_study.worlds import world
 from lightning_nas.oracles import ZeroCostOracle
 from lightning_nas.oracles.zero_cost import ZeroCostScore
 from lightning_nas.proxies import naswot, synflow
+from lightning_nas.query import Processes
 from lightning_nas.reports import require_writable
 from lightning_nas.reports.files import write_whole
 from lightning_nas.spaces import get_space
@@ -57,7 +56,7 @@ def write_scores(
     texts = sorted(of.space.format(of.space.canonical(genotype)) for genotype in of.members())
     work = partial(_score, of.space.name, pictures, score, batch, channels, cells)
     chunks = [texts[k : k + 50] for k in range(0, len(texts), 50)]
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with Processes(processes) as pool:
         values = [v for part in track(pool.map(work, chunks), total=len(chunks)) for v in part]
     finite = [value if np.isfinite(value) else -1e8 for value in values]
     with_names = {"genotype": np.array(texts), "score": np.array(finite)}
