@@ -70,7 +70,7 @@ class _Parcel:
 
 
 class _Sent(Shared[Any]):
-    """The value that came along with this worker."""
+    """The value that came along with this worker: bytes that the process which started it wrote, never a file."""
 
     def value(self) -> Any:
         if "value" not in _HERE:
