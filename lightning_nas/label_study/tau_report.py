@@ -27,9 +27,9 @@ def read_taus(file: Path) -> list[dict[str, Any]]:
 def write_taus(rows: Rows, stem: Path) -> None:
     """Write and print the tables of the correlations, their figures and their picture."""
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
-    counts = sorted({row["labels"] for row in rows})
+    counts, whole = sorted({row["labels"] for row in rows}), max(row["ranked"] for row in rows)
     lines = [
-        f"Kendall tau-b of the prediction with the mean test accuracy over {max(row['ranked'] for row in rows)}"
+        f"Kendall tau-b of the prediction with the mean test accuracy over {whole}"
         " architectures (over fewer where a learner's name says so), mean ± standard deviation over seeds, after so"
         " many labels; in brackets over the best tenth of the architectures; then the best test accuracy among the ten"
         " that are predicted best.",
@@ -48,7 +48,7 @@ def write_taus(rows: Rows, stem: Path) -> None:
                     f"{tau:.3f} ± {deviation:.3f} ({best:.2f})"
                     for tau, deviation, best in zip(row["tau"], row["deviation"], row["tau_best"], strict=True)
                 ]
-                fewer = f" (of {row['ranked']})" if row["ranked"] < max(r["ranked"] for r in rows) else ""
+                fewer = f" (of {row['ranked']})" if row["ranked"] < whole else ""
                 lines.append(
                     f"| {row['learner']}{fewer} | {' | '.join(cells)} | {row['top'][-1]:.2f} | {row['seeds']}"
                     f" | {row['seconds'][-1]:.1f} |"

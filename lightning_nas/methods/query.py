@@ -28,9 +28,8 @@ class QuerySearch(SearchModule):
     Any Trainer runs it: ``max_steps`` counts trials, ``max_time`` and ModelCheckpoint (its step cadence included) work
     as for any module, EarlyStopping after each epoch of `trials_an_epoch` (``max_epochs`` is -1 then). `trials` is the
     limit whatever the Trainer's. A fit that is resumed from a checkpoint makes the same proposals as one that was never
-    stopped, and goes on if a limit was raised. With a `history` nothing is lost
-    between checkpoints either: trials that were evaluated once are read from it, whatever the checkpoint, so a search
-    that was killed is simply started again.
+    stopped, and goes on if a limit was raised. With a `history` nothing is lost between checkpoints either: trials that
+    were evaluated once are read from it, whatever the checkpoint, so a search that was killed is simply started again.
 
     Logs ``query/score`` of each trial, ``query/best`` (the best validation score at the largest budget), ``query/test``
     (the test value of that architecture where the oracle has one; nothing chooses by it), ``query/trials``,
@@ -175,7 +174,7 @@ class QuerySearch(SearchModule):
         try:
             result = self.evaluator.step(self.searcher, self.limits.trials)
             if result is not None and not result.ok:
-                complain(result, self.searcher, self.max_failures)
+                complain(result, self.searcher, self.told, self.max_failures)
         except BaseException:
             self.evaluator.close()  # or the trials under way would keep the process alive
             raise

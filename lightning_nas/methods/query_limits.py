@@ -58,12 +58,13 @@ class Limits:
         return None
 
 
-def complain(result: Result, searcher: Searcher, most: int) -> None:
+def complain(result: Result, searcher: Searcher, told: int, most: int) -> None:
     """Say that a trial has failed, and end a search in which all do.
 
     Args:
         result: The result, which the searcher was told.
         searcher: The searcher.
+        told: Trials that it was told.
         most: Trials after which there must be one that succeeded.
 
     Raises:
@@ -72,7 +73,6 @@ def complain(result: Result, searcher: Searcher, most: int) -> None:
     if searcher.failures <= _SHOWN:
         more = "; further failures are not shown" if searcher.failures == _SHOWN else ""
         _LOG.warning("trial %d failed: %s%s", result.trial.number, result.error, more)
-    told = searcher.asked - len(searcher.pending)
     if searcher.best is None and told >= most:
         raise NothingSucceededError(
             f"all of the first {told} trials failed, the last one with: {result.error}. Mend that, or raise"

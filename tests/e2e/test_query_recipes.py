@@ -83,11 +83,9 @@ def test_query_recipe_runs(path: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("kind", ["asha", "halving", "hyperband"])
 def test_multi_fidelity_recipes_reach_the_second_training_of_the_table_and_go_on_when_run_again(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, benchmark_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not (DATA / "nb201.npz").is_file():
-        pytest.skip(f"there is no nb201.npz in {DATA}; set LIGHTNING_NAS_DATA")
-    monkeypatch.setenv("LIGHTNING_NAS_DATA", str(DATA))
+    monkeypatch.setenv("LIGHTNING_NAS_DATA", str(benchmark_data))
     monkeypatch.chdir(tmp_path)
     name = f"nasbench201_{kind}"
     options = ["--config", str(ROOT / "recipes" / "query" / f"{name}.yaml"), "--trainer.enable_progress_bar=false"]
